@@ -1,0 +1,3 @@
+module shiplog.dev
+
+go 1.26
