@@ -1,0 +1,131 @@
+// Package journal is the log as the services see it: append entries, read them in order from anywhere, take commands as
+// work, and start without the whole history. It alone imports nats.go and owns subjects, message ids, headers and error
+// codes. It knows nothing of what the entries mean.
+package journal
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// Errors of a journal. Test with errors.Is.
+var (
+	// ErrFenced: another planner raised its fence after ours; nothing of the batch was appended.
+	ErrFenced = errors.New("another planner raised its fence")
+	// ErrFull: the log has no room left and was told not to drop old entries, or the disk is full; nothing was appended.
+	ErrFull = errors.New("the log is full")
+	// ErrUnavailable: the log did not answer. An append may or may not have happened: appending the same facts, vouches
+	// and outcomes again is harmless; after commands, raise a new fence and read up to it.
+	ErrUnavailable = errors.New("the log cannot be reached")
+	// ErrTooLarge: one entry is larger than the log takes; nothing was appended.
+	ErrTooLarge = errors.New("the entry is too large for the log")
+	// ErrGap: entries that the reader should have seen have left the log. Start again from Compacted.
+	ErrGap = errors.New("entries were dropped before they were read")
+	// ErrUndecodable: an entry of the log cannot be understood. The text names its sequence and the reason.
+	ErrUndecodable = errors.New("an entry of the log cannot be decoded")
+	// ErrOtherCluster: the log belongs to another cluster than the caller's.
+	ErrOtherCluster = errors.New("the log belongs to another cluster")
+)
+
+// MaxCommands is how many commands one AppendCommands takes.
+const MaxCommands = 500
+
+// Record is one entry with what the log knows of it.
+type Record struct {
+	// Sequence is the position in the log, from 1. It never repeats; a reader sees it rise.
+	Sequence uint64
+	// Time is when the log took the entry, by the log's clock.
+	Time    time.Time
+	Subject string
+	// Size of the message in bytes.
+	Size  int
+	Entry *shiplogv1.Entry
+}
+
+// From says where a Reader starts.
+type From struct {
+	// Compacted starts with the newest compacted view and goes on with what followed it; the other fields are ignored.
+	Compacted bool
+	// Sequence starts at this position; 0: see Time.
+	Sequence uint64
+	// Time starts at the first entry that is not older; zero: at the oldest entry.
+	Time time.Time
+}
+
+// Journal is one cluster's log. All methods may be called from several goroutines.
+type Journal interface {
+	// Append stores facts, vouches and outcomes in the given order and returns the sequence of the last one. Each has an
+	// identity (a fact: UID and resource version; an outcome: its command and attempt), so appending it again, from here
+	// or from another process, stores nothing. Errors: ErrFull, ErrUnavailable, ErrTooLarge.
+	Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error)
+
+	// RaiseFence appends a fence and returns its sequence. From then on only AppendCommands with this sequence succeeds.
+	RaiseFence(ctx context.Context, writer, version string) (uint64, error)
+
+	// AppendCommands stores up to MaxCommands commands, all or none, if fence is still the newest fence, and returns the
+	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due.
+	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge.
+	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)
+
+	// Read returns a reader over all entries from a place on, which waits at the end for more.
+	Read(ctx context.Context, from From) (Reader, error)
+
+	// Commands returns the commands that nobody has finished, each to one taker at a time. Takers that share a name share
+	// the work. Only writes to Kubernetes are handed out; wishes for ticks are the log's own business.
+	Commands(ctx context.Context, name string) (Work, error)
+
+	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
+	LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
+
+	// Compact replaces the compacted view: it holds exactly the entries up to and including at that live says yes to, and
+	// the entry at itself. live is called with rising sequences.
+	Compact(ctx context.Context, at uint64, live func(sequence uint64) bool) error
+
+	// Lead tells everybody that writer leads, until ctx ends. Nothing of it is stored.
+	Lead(ctx context.Context, writer string)
+	// AwaitVacancy returns when no leader has been heard of for patience, or ctx ends.
+	AwaitVacancy(ctx context.Context, patience time.Duration) error
+
+	// State says how the log is. Errors: ErrUnavailable.
+	State(ctx context.Context) (State, error)
+	// Close lets go of the log; for an embedded server the server stops too.
+	Close() error
+}
+
+// Reader hands out entries in order.
+type Reader interface {
+	// Next waits for at least one record and returns all that are at hand, at most 4096, in order and without gaps.
+	// Errors: ErrGap, ErrUndecodable, ErrUnavailable, or that of ctx.
+	Next(ctx context.Context) ([]Record, error)
+	// Close ends the reader; records not taken are lost.
+	Close()
+}
+
+// Work hands out commands.
+type Work interface {
+	// Next waits for a command. Errors: ErrUndecodable, ErrUnavailable, or that of ctx.
+	Next(ctx context.Context) (*Task, error)
+	Close()
+}
+
+// Task is one command to carry out. While it is held, nobody else gets it; when its holder dies, somebody does, within
+// seconds.
+type Task struct {
+	Record
+	// Again is set when the command was handed out before: its effect may have happened.
+	Again bool
+	// Done says that the outcome is in the log; the command will not be handed out again.
+	Done func(ctx context.Context) error
+}
+
+// State is a moment of the log.
+type State struct {
+	FirstSequence, LastSequence uint64
+	// Compacted is the position of the newest compacted view; 0: there is none.
+	Compacted uint64
+	// Bytes on disk, and how many it may become (0: no limit).
+	Bytes, MaxBytes uint64
+}
