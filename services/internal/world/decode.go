@@ -1,0 +1,126 @@
+package world
+
+import (
+	"fmt"
+	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// Change is one entry of the log, read and checked, ready to be folded.
+type Change struct {
+	Sequence uint64
+	Time     time.Time
+	Entry    *shiplogv1.Entry
+
+	ref     Ref
+	version uint64
+	object  any // one of the pointer types of this package; nil where the kind does not concern the world
+	under   *UnderWay
+}
+
+// Groups and resources that the world holds.
+const (
+	GroupApps      = "apps"
+	GroupKruise    = "apps.kruise.io"
+	GroupDiscovery = "discovery.k8s.io"
+
+	ResourceCloneSets      = "clonesets"
+	ResourceRevisions      = "controllerrevisions"
+	ResourcePods           = "pods"
+	ResourceClaims         = "persistentvolumeclaims"
+	ResourceNodes          = "nodes"
+	ResourceNamespaces     = "namespaces"
+	ResourceServices       = "services"
+	ResourceEndpointSlices = "endpointslices"
+)
+
+// GroupResource names a resource of the API server.
+type GroupResource struct{ Group, Resource string }
+
+// Watched are the resources that a vouch must cover before anything is decided.
+var Watched = []GroupResource{
+	{GroupKruise, ResourceCloneSets}, {GroupApps, ResourceRevisions}, {"", ResourcePods}, {"", ResourceClaims},
+	{"", ResourceNodes}, {"", ResourceNamespaces}, {"", ResourceServices}, {GroupDiscovery, ResourceEndpointSlices},
+}
+
+// Decode reads an entry. It is the gate: what it accepts, Fold takes without fail. An error means that the log holds what
+// no watcher or planner of this version writes; the caller must stop and name the sequence.
+func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, error) {
+	change := Change{Sequence: sequence, Time: at, Entry: entry}
+	var err error
+	switch kind := entry.GetKind().(type) {
+	case *shiplogv1.Entry_ObjectObserved:
+		change.ref = RefOf(kind.ObjectObserved.GetObject())
+		if change.version, err = parseVersion(kind.ObjectObserved.GetResourceVersion()); err == nil {
+			change.object, err = decodeObject(change.ref, kind.ObjectObserved.GetJson())
+		}
+		if err == nil && change.object != nil {
+			meta := metaOf(change.object)
+			meta.Version, meta.Sequence = change.version, sequence
+			if set, is := change.object.(*CloneSet); is {
+				set.Seen = at
+			}
+		}
+	case *shiplogv1.Entry_ObjectDeleted:
+		change.ref = RefOf(kind.ObjectDeleted.GetObject())
+		change.version, err = parseVersion(kind.ObjectDeleted.GetResourceVersion())
+	case *shiplogv1.Entry_Command:
+		change.ref = RefOf(kind.Command.GetObject())
+		change.under, err = decodeCommand(sequence, at, entry, kind.Command)
+	}
+	if err != nil {
+		return Change{}, fmt.Errorf("entry %d: %s: %w", sequence, change.ref, err)
+	}
+	return change, nil
+}
+
+func decodeObject(ref Ref, data []byte) (object any, err error) {
+	switch (GroupResource{ref.Group, ref.Resource}) {
+	case GroupResource{"", ResourcePods}:
+		object, err = decodePod(data)
+	case GroupResource{GroupKruise, ResourceCloneSets}:
+		object, err = decodeCloneSet(data)
+	case GroupResource{GroupApps, ResourceRevisions}:
+		object, err = decodeRevision(data)
+	case GroupResource{"", ResourceNodes}:
+		object, err = decodeNode(data)
+	case GroupResource{"", ResourceServices}:
+		object, err = decodeService(data)
+	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
+		object, err = decodeEndpointSlice(data)
+	case GroupResource{"", ResourceNamespaces}:
+		var meta Meta
+		meta, err = decodeMeta(data)
+		object = &Namespace{meta}
+	case GroupResource{"", ResourceClaims}:
+		var meta Meta
+		meta, err = decodeMeta(data)
+		object = &Claim{meta}
+	default:
+		return nil, nil
+	}
+	return object, err
+}
+
+func metaOf(object any) *Meta {
+	switch object := object.(type) {
+	case *Pod:
+		return &object.Meta
+	case *CloneSet:
+		return &object.Meta
+	case *Revision:
+		return &object.Meta
+	case *Node:
+		return &object.Meta
+	case *Service:
+		return &object.Meta
+	case *EndpointSlice:
+		return &object.Meta
+	case *Namespace:
+		return &object.Meta
+	case *Claim:
+		return &object.Meta
+	}
+	panic(fmt.Sprintf("world: no metadata in %T", object))
+}

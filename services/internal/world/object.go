@@ -1,0 +1,194 @@
+package world
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// Ref names one object of the API server across versions of its group.
+type Ref struct {
+	Group, Resource, Namespace, Name string
+}
+
+// RefOf drops from an object reference what does not identify: version and UID.
+func RefOf(object *shiplogv1.ObjectRef) Ref {
+	return Ref{Group: object.GetGroup(), Resource: object.GetResource(), Namespace: object.GetNamespace(), Name: object.GetName()}
+}
+
+func (r Ref) String() string {
+	resource := r.Resource
+	if r.Group != "" {
+		resource += "." + r.Group
+	}
+	if r.Namespace == "" {
+		return resource + " " + r.Name
+	}
+	return resource + " " + r.Namespace + "/" + r.Name
+}
+
+// Meta is the part of an object's metadata that rules read.
+type Meta struct {
+	Namespace, Name string
+	UID             types.UID
+	// Version is the resource version, a number that rises with each state of the object.
+	Version             uint64
+	Generation          int64
+	Labels, Annotations map[string]string
+	// Owner is the controlling owner's reference; zero when nobody controls the object.
+	Owner   Owner
+	Created time.Time
+	// Terminating: the object has a deletion timestamp.
+	Terminating bool
+	// Sequence of the fact that this state comes from; 0 for a state that a command under way will bring.
+	Sequence uint64
+}
+
+// Owner is a controller reference. Owners are told apart by UID, never by version (api-surface R1).
+type Owner struct {
+	UID               types.UID
+	APIVersion        string
+	Kind, Name        string
+	controllerPresent bool
+}
+
+// Present says whether there is a controlling owner.
+func (o Owner) Present() bool { return o.controllerPresent }
+
+// metadata is the wire form of what Meta holds.
+type metadata struct {
+	Namespace         string            `json:"namespace"`
+	Name              string            `json:"name"`
+	UID               types.UID         `json:"uid"`
+	ResourceVersion   string            `json:"resourceVersion"`
+	Generation        int64             `json:"generation"`
+	Labels            map[string]string `json:"labels"`
+	Annotations       map[string]string `json:"annotations"`
+	CreationTimestamp *time.Time        `json:"creationTimestamp"`
+	DeletionTimestamp *time.Time        `json:"deletionTimestamp"`
+	OwnerReferences   []struct {
+		APIVersion string    `json:"apiVersion"`
+		Kind       string    `json:"kind"`
+		Name       string    `json:"name"`
+		UID        types.UID `json:"uid"`
+		Controller bool      `json:"controller"`
+	} `json:"ownerReferences"`
+}
+
+func (m *metadata) meta() Meta {
+	out := Meta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, Generation: m.Generation,
+		Labels: m.Labels, Annotations: m.Annotations, Terminating: m.DeletionTimestamp != nil,
+	}
+	if m.CreationTimestamp != nil {
+		out.Created = *m.CreationTimestamp
+	}
+	for _, owner := range m.OwnerReferences {
+		if owner.Controller {
+			out.Owner = Owner{UID: owner.UID, APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, controllerPresent: true}
+		}
+	}
+	return out
+}
+
+// parseVersion reads a resource version. Kubernetes promises since 1.35 that those of one resource compare as numbers.
+func parseVersion(text string) (uint64, error) {
+	version, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("resource version %q is not a number", text)
+	}
+	return version, nil
+}
+
+// Node is what rules read of a node.
+type Node struct {
+	Meta
+	Ready bool
+}
+
+// Namespace is what rules read of a namespace: its Meta.
+type Namespace struct{ Meta }
+
+// Claim is what rules read of a PersistentVolumeClaim: its Meta.
+type Claim struct{ Meta }
+
+// Service is what rules read of a Service.
+type Service struct {
+	Meta
+	// Selector of the Pods it routes to; empty: none by label.
+	Selector map[string]string
+}
+
+// EndpointSlice is what rules read of an EndpointSlice.
+type EndpointSlice struct {
+	Meta
+	// Pods that it names, by name.
+	Pods []string
+}
+
+func decodeNode(data []byte) (*Node, error) {
+	var wire struct {
+		Metadata metadata `json:"metadata"`
+		Status   struct {
+			Conditions []Condition `json:"conditions"`
+		} `json:"status"`
+	}
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return nil, err
+	}
+	node := &Node{Meta: wire.Metadata.meta()}
+	for _, condition := range wire.Status.Conditions {
+		if condition.Type == "Ready" {
+			node.Ready = condition.Status == "True"
+		}
+	}
+	return node, nil
+}
+
+func decodeMeta(data []byte) (Meta, error) {
+	var wire struct {
+		Metadata metadata `json:"metadata"`
+	}
+	err := json.Unmarshal(data, &wire)
+	return wire.Metadata.meta(), err
+}
+
+func decodeService(data []byte) (*Service, error) {
+	var wire struct {
+		Metadata metadata `json:"metadata"`
+		Spec     struct {
+			Selector map[string]string `json:"selector"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return nil, err
+	}
+	return &Service{Meta: wire.Metadata.meta(), Selector: wire.Spec.Selector}, nil
+}
+
+func decodeEndpointSlice(data []byte) (*EndpointSlice, error) {
+	var wire struct {
+		Metadata  metadata `json:"metadata"`
+		Endpoints []struct {
+			TargetRef struct {
+				Kind string `json:"kind"`
+				Name string `json:"name"`
+			} `json:"targetRef"`
+		} `json:"endpoints"`
+	}
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return nil, err
+	}
+	slice := &EndpointSlice{Meta: wire.Metadata.meta()}
+	for _, endpoint := range wire.Endpoints {
+		if endpoint.TargetRef.Kind == "Pod" {
+			slice.Pods = append(slice.Pods, endpoint.TargetRef.Name)
+		}
+	}
+	return slice, nil
+}

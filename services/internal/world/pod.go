@@ -1,0 +1,165 @@
+package world
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Pod is what rules read of a Pod.
+type Pod struct {
+	Meta
+	Node       string
+	Phase      string
+	Gates      []string
+	Containers []Container
+	Statuses   []ContainerStatus
+	Conditions []Condition
+	// UnderWay is the command that is being carried out on the Pod; nil: none. The Pod is then shown as it will be once the
+	// command is applied, and nothing else may be commanded for it.
+	UnderWay *UnderWay
+	// Before is the Pod without the command under way; nil when there is none or when the command creates the Pod.
+	Before *Pod
+}
+
+// Container is the part of a container's spec that can change in a running Pod.
+type Container struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+}
+
+// ContainerStatus is what the kubelet reported of a container.
+type ContainerStatus struct {
+	Name         string `json:"name"`
+	Image        string `json:"image"`
+	ImageID      string `json:"imageID"`
+	ContainerID  string `json:"containerID"`
+	Ready        bool   `json:"ready"`
+	RestartCount int32  `json:"restartCount"`
+}
+
+// Condition is a Pod's or a Node's condition.
+type Condition struct {
+	Type               string    `json:"type"`
+	Status             string    `json:"status"`
+	Reason             string    `json:"reason"`
+	Message            string    `json:"message"`
+	LastTransitionTime time.Time `json:"lastTransitionTime"`
+}
+
+// Active says whether the Pod counts: not finished and not terminating (cloneset R2).
+func (p *Pod) Active() bool {
+	return !p.Terminating && p.Phase != "Succeeded" && p.Phase != "Failed"
+}
+
+// Condition returns the condition of a type, or nil.
+func (p *Pod) Condition(conditionType string) *Condition {
+	for i := range p.Conditions {
+		if p.Conditions[i].Type == conditionType {
+			return &p.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// Status returns what the kubelet reported of a container, or nil.
+func (p *Pod) Status(container string) *ContainerStatus {
+	for i := range p.Statuses {
+		if p.Statuses[i].Name == container {
+			return &p.Statuses[i]
+		}
+	}
+	return nil
+}
+
+// HasGate says whether the Pod's spec has a readiness gate.
+func (p *Pod) HasGate(conditionType string) bool { return slices.Contains(p.Gates, conditionType) }
+
+// podWire is the wire form of a Pod and of a patch of one: a null label or annotation removes it.
+type podWire struct {
+	Metadata struct {
+		metadata
+		Labels      map[string]*string `json:"labels"`
+		Annotations map[string]*string `json:"annotations"`
+	} `json:"metadata"`
+	Spec struct {
+		NodeName       string      `json:"nodeName"`
+		Containers     []Container `json:"containers"`
+		ReadinessGates []struct {
+			ConditionType string `json:"conditionType"`
+		} `json:"readinessGates"`
+	} `json:"spec"`
+	Status struct {
+		Phase             string            `json:"phase"`
+		Conditions        []Condition       `json:"conditions"`
+		ContainerStatuses []ContainerStatus `json:"containerStatuses"`
+	} `json:"status"`
+}
+
+func decodePod(data []byte) (*Pod, error) {
+	var wire podWire
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return nil, err
+	}
+	pod := &Pod{
+		Meta: wire.Metadata.meta(), Node: wire.Spec.NodeName, Phase: wire.Status.Phase,
+		Containers: wire.Spec.Containers, Statuses: wire.Status.ContainerStatuses, Conditions: wire.Status.Conditions,
+	}
+	pod.Labels, pod.Annotations = merged(nil, wire.Metadata.Labels), merged(nil, wire.Metadata.Annotations)
+	for _, gate := range wire.Spec.ReadinessGates {
+		pod.Gates = append(pod.Gates, gate.ConditionType)
+	}
+	return pod, nil
+}
+
+// patched returns the Pod as a patch of ours will leave it. It reads labels, annotations, container images by name and
+// conditions by type, which is all that our patches write; the Pod itself is not changed.
+func (p *Pod) patched(patch []byte) (*Pod, error) {
+	var wire podWire
+	if err := json.Unmarshal(patch, &wire); err != nil {
+		return nil, err
+	}
+	out := *p
+	out.Labels, out.Annotations = merged(p.Labels, wire.Metadata.Labels), merged(p.Annotations, wire.Metadata.Annotations)
+	if len(wire.Spec.Containers) > 0 {
+		out.Containers = slices.Clone(p.Containers)
+		for _, change := range wire.Spec.Containers {
+			for i := range out.Containers {
+				if out.Containers[i].Name == change.Name && change.Image != "" {
+					out.Containers[i].Image = change.Image
+				}
+			}
+		}
+	}
+	if len(wire.Status.Conditions) > 0 {
+		out.Conditions = slices.Clone(p.Conditions)
+		for _, change := range wire.Status.Conditions {
+			at := slices.IndexFunc(out.Conditions, func(c Condition) bool { return c.Type == change.Type })
+			if at < 0 {
+				out.Conditions = append(out.Conditions, change)
+				continue
+			}
+			out.Conditions[at] = change
+		}
+	}
+	return &out, nil
+}
+
+func merged(base map[string]string, change map[string]*string) map[string]string {
+	if len(change) == 0 {
+		return base
+	}
+	out := maps.Clone(base)
+	if out == nil {
+		out = make(map[string]string, len(change))
+	}
+	for key, value := range change {
+		if value == nil {
+			delete(out, key)
+		} else {
+			out[key] = *value
+		}
+	}
+	return out
+}

@@ -1,0 +1,208 @@
+package world
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sequence is the position of the newest entry folded.
+func (w *World) Sequence() uint64 { return w.sequence }
+
+// Now is the time of the newest entry folded, which is all the time that decisions know.
+func (w *World) Now() time.Time { return w.now }
+
+// Fence is the sequence of the newest fence.
+func (w *World) Fence() uint64 { return w.fence }
+
+// Touched returns the workloads whose part of the world changed since the last call, sorted.
+func (w *World) Touched() []Ref {
+	out := slices.SortedFunc(maps.Keys(w.touched), compareRefs)
+	clear(w.touched)
+	return out
+}
+
+// Workloads returns every workload, sorted.
+func (w *World) Workloads() []Ref {
+	return slices.SortedFunc(maps.Keys(w.cloneSets), compareRefs)
+}
+
+func compareRefs(a, b Ref) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Resource, b.Resource),
+		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// Trusted says whether the watcher has vouched for everything since the newest fence. Before that nothing may be decided.
+func (w *World) Trusted() bool {
+	for _, resource := range Watched {
+		if w.vouches[resource].sequence <= w.fence {
+			return false
+		}
+	}
+	return true
+}
+
+// FactsAge is how long ago the facts were last known to be complete, by log time. Meaningless before Trusted.
+func (w *World) FactsAge() time.Duration {
+	age := time.Duration(0)
+	for _, resource := range Watched {
+		age = max(age, w.now.Sub(w.vouches[resource].asOf))
+	}
+	return age
+}
+
+// CloneSet returns a CloneSet, or nil.
+func (w *World) CloneSet(ref Ref) *CloneSet { return w.cloneSets[ref] }
+
+// PodsOf returns the Pods that a workload controls, sorted by name, those included that a command under way creates. The
+// caller must not change them.
+func (w *World) PodsOf(owner types.UID) []*Pod {
+	owned := w.podsOf[owner]
+	pods := make([]*Pod, len(owned))
+	for i, at := range owned {
+		pods[i] = at.shown
+	}
+	return pods
+}
+
+// PodNamed says whether any Pod, in whatever phase, holds a name, or is about to.
+func (w *World) PodNamed(namespace, name string) bool {
+	at := w.pods[Ref{Resource: ResourcePods, Namespace: namespace, Name: name}]
+	return at != nil && at.shown != nil
+}
+
+// RevisionsOf returns the revisions that a workload controls, by number then name, those included that are being created.
+func (w *World) RevisionsOf(owner types.UID) []*Revision {
+	var out []*Revision
+	for _, revision := range w.revisions { //shiplog:unordered: sorted below
+		if revision.Owner.UID == owner {
+			out = append(out, revision)
+		}
+	}
+	for ref, under := range w.underWay { //shiplog:unordered: sorted below
+		if revision, is := under.created.(*Revision); is && revision.Owner.UID == owner && w.revisions[ref] == nil {
+			shown := *revision
+			shown.UnderWay = under
+			out = append(out, &shown)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Revision) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// Revision returns the revision of a name, one that is being created included, or nil.
+func (w *World) Revision(namespace, name string) *Revision {
+	ref := Ref{Group: GroupApps, Resource: ResourceRevisions, Namespace: namespace, Name: name}
+	if revision := w.revisions[ref]; revision != nil {
+		return revision
+	}
+	if under := w.underWay[ref]; under != nil {
+		revision, _ := under.created.(*Revision)
+		return revision
+	}
+	return nil
+}
+
+// UnderWay returns the command that is under way on an object, or nil.
+func (w *World) UnderWay(ref Ref) *UnderWay { return w.underWay[ref] }
+
+// Commands is how many commands are under way.
+func (w *World) Commands() int { return len(w.commands) }
+
+// Refusal returns the newest no that commands of a workload with a reason code got since the last that was applied, or nil.
+func (w *World) Refusal(workload types.UID, code string) *Refusal {
+	return w.refusals[refusalKey{workload, code}]
+}
+
+// WakeTime returns when the tick of an identity falls due, and whether one was asked for.
+func (w *World) WakeTime(id string) (time.Time, bool) {
+	if wish := w.wakes[id]; wish != nil {
+		return wish.wakeTime, true
+	}
+	return time.Time{}, false
+}
+
+// Routed says whether anything sends traffic to a Pod: a Service selects it or an EndpointSlice names it.
+func (w *World) Routed(pod *Pod) bool {
+	for _, service := range w.services[pod.Namespace] { //shiplog:unordered: asks whether any
+		if len(service.Selector) > 0 && selects(service.Selector, pod.Labels) {
+			return true
+		}
+	}
+	for _, slice := range w.slices[pod.Namespace] { //shiplog:unordered: asks whether any
+		if slices.Contains(slice.Pods, pod.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+func selects(selector, labels map[string]string) bool {
+	for key, value := range selector { //shiplog:unordered: asks whether all
+		if actual, has := labels[key]; !has || actual != value {
+			return false
+		}
+	}
+	return true
+}
+
+// Live returns the sequences of the entries that the world rests on, in order: folding only those gives the same world.
+func (w *World) Live() []uint64 {
+	live := make([]uint64, 0, len(w.pods)+len(w.tombstones)+64)
+	if w.sequence > 0 {
+		live = append(live, w.sequence)
+	}
+	for _, at := range w.pods { //shiplog:unordered: sorted below
+		if at.held != nil {
+			live = append(live, at.held.Sequence)
+		}
+	}
+	live = appendSequences(live, w.cloneSets)
+	live = appendSequences(live, w.revisions)
+	live = appendSequences(live, w.nodes)
+	live = appendSequences(live, w.namespaces)
+	live = appendSequences(live, w.claims)
+	for _, services := range w.services { //shiplog:unordered: sorted below
+		live = appendSequences(live, services)
+	}
+	for _, endpoints := range w.slices { //shiplog:unordered: sorted below
+		live = appendSequences(live, endpoints)
+	}
+	for sequence := range w.commands { //shiplog:unordered: sorted below
+		live = append(live, sequence)
+	}
+	for _, wish := range w.wakes { //shiplog:unordered: sorted below
+		live = append(live, wish.Sequence)
+	}
+	for _, refusal := range w.refusals { //shiplog:unordered: sorted below
+		live = append(live, refusal.command, refusal.outcome)
+	}
+	for _, deletion := range w.deletions { //shiplog:unordered: sorted below
+		live = append(live, deletion.command, deletion.outcome)
+	}
+	for _, stone := range w.tombstones { //shiplog:unordered: sorted below
+		live = append(live, stone.sequence)
+	}
+	for _, vouch := range w.vouches { //shiplog:unordered: sorted below
+		live = append(live, vouch.sequence)
+	}
+	if w.fence > 0 {
+		live = append(live, w.fence)
+	}
+	slices.Sort(live)
+	return slices.Compact(live)
+}
+
+func appendSequences[K comparable, T interface{ sequenceOfFact() uint64 }](live []uint64, held map[K]T) []uint64 {
+	for _, object := range held { //shiplog:unordered: sorted by the caller
+		live = append(live, object.sequenceOfFact())
+	}
+	return live
+}
+
+func (m *Meta) sequenceOfFact() uint64 { return m.Sequence }

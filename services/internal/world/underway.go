@@ -1,0 +1,133 @@
+package world
+
+import (
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// UnderWay is a command of the log that has no outcome yet.
+type UnderWay struct {
+	Sequence uint64
+	// Since is when the log took the command.
+	Since time.Time
+	Code  string
+	// Workload that the command serves, by UID.
+	Workload types.UID
+	Object   Ref
+
+	verb     Verb
+	attempt  uint32
+	created  any    // what a create will bring; nil for kinds that the world does not hold
+	patch    []byte // what a patch will change
+	uid      types.UID
+	wakeID   string
+	wakeTime time.Time
+}
+
+// Verb of a command.
+type Verb string
+
+// The verbs.
+const (
+	Create Verb = "create"
+	Patch  Verb = "patch"
+	Delete Verb = "delete"
+	Wake   Verb = "wake"
+)
+
+// Refusal is the newest no that a workload's commands got, for one reason code.
+type Refusal struct {
+	Time time.Time
+	// Attempt counts the refusals in a row, from 1.
+	Attempt uint32
+	// Code and Message are the API server's.
+	Code, Message string
+	Object        Ref
+
+	command, outcome uint64
+}
+
+func decodeCommand(sequence uint64, at time.Time, entry *shiplogv1.Entry, command *shiplogv1.Command) (*UnderWay, error) {
+	under := &UnderWay{
+		Sequence: sequence, Since: at, Code: command.GetReason().GetCode(), Object: RefOf(command.GetObject()),
+		Workload: WorkloadOf(entry.GetRollout()), attempt: command.GetAttempt(), uid: types.UID(command.GetObject().GetUid()),
+	}
+	var err error
+	switch effect := command.GetEffect().(type) {
+	case *shiplogv1.Command_Create:
+		under.verb = Create
+		under.created, err = decodeObject(under.Object, effect.Create.GetJson())
+	case *shiplogv1.Command_Patch:
+		under.verb, under.patch = Patch, effect.Patch.GetJson()
+		if under.Object.Resource == ResourcePods {
+			_, err = (&Pod{}).patched(under.patch)
+		}
+	case *shiplogv1.Command_Delete:
+		under.verb = Delete
+	case *shiplogv1.Command_WakeAt:
+		under.verb, under.wakeID, under.wakeTime = Wake, effect.WakeAt.GetId(), effect.WakeAt.GetDue().AsTime()
+	default:
+		err = errors.New("command without an effect")
+	}
+	return under, err
+}
+
+// WorkloadOf returns the workload's UID of an entry's rollout.
+func WorkloadOf(rollout string) types.UID {
+	for i := range rollout {
+		if rollout[i] == '/' {
+			return types.UID(rollout[:i])
+		}
+	}
+	return types.UID(rollout)
+}
+
+// slot is one Pod: the newest fact, the command under way, and the two together.
+type slot struct {
+	held  *Pod
+	under *UnderWay
+	// deleted is set once a delete of the held Pod was applied, until a fact shows it: Kubernetes never takes that back.
+	deleted types.UID
+	shown   *Pod
+}
+
+// show works out what rules see of the Pod.
+func (s *slot) show() {
+	s.shown = s.held
+	switch {
+	case s.under == nil:
+	case s.under.verb == Create:
+		if s.held == nil {
+			if pod, is := s.under.created.(*Pod); is {
+				shown := *pod
+				shown.UnderWay = s.under
+				s.shown = &shown
+			}
+			return
+		}
+		shown := *s.held
+		shown.UnderWay = s.under
+		s.shown = &shown
+	case s.held == nil:
+	case s.under.verb == Patch:
+		// decodeCommand has read the patch before, so it reads.
+		if shown, err := s.held.patched(s.under.patch); err == nil {
+			shown.UnderWay, shown.Before = s.under, s.held
+			s.shown = shown
+		}
+	case s.under.verb == Delete:
+		shown := *s.held
+		shown.UnderWay, shown.Before = s.under, s.held
+		shown.Terminating = shown.Terminating || s.under.uid == s.held.UID
+		s.shown = &shown
+	}
+	if s.held != nil && s.deleted == s.held.UID && s.deleted != "" && !s.shown.Terminating {
+		shown := *s.shown
+		shown.Terminating = true
+		s.shown = &shown
+	}
+}

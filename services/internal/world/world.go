@@ -1,0 +1,414 @@
+// Package world folds the entries of the log into the state that everything is decided on, and answers questions about it.
+// It holds objects as the API server last showed them, commands that are under way, what was refused, the ticks that were
+// asked for, and how fresh the facts are.
+//
+// It is pure: no clock, no randomness, no I/O, no goroutine, no order taken from a map. Time is that of the newest entry.
+// It knows no kind's rules; those are in the planner's decide.
+package world
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// tombstoneAge is how long a deleted object is remembered, so that a late fact does not bring it back. Log time.
+const tombstoneAge = 10 * time.Minute
+
+// World is the state that folding all entries up to Sequence gives. It is not safe for concurrent use.
+type World struct {
+	sequence uint64
+	now      time.Time
+
+	pods       map[Ref]*slot
+	podsOf     map[types.UID][]*slot // by controlling owner, sorted by name
+	cloneSets  map[Ref]*CloneSet
+	revisions  map[Ref]*Revision
+	nodes      map[string]*Node
+	namespaces map[string]*Namespace
+	claims     map[Ref]*Claim
+	services   map[string]map[string]*Service       // by namespace, name
+	slices     map[string]map[string]*EndpointSlice // by namespace, name
+	workloads  map[types.UID]Ref
+
+	underWay  map[Ref]*UnderWay
+	commands  map[uint64]*UnderWay // the same, by sequence
+	deletions map[types.UID]deletion
+	refusals  map[refusalKey]*Refusal
+	wakes     map[string]*UnderWay
+
+	tombstones map[Ref]tombstone
+	graves     []Ref // of tombstones, oldest first
+
+	vouches map[GroupResource]vouch
+	fence   uint64
+
+	touched map[Ref]struct{}
+}
+
+type tombstone struct {
+	version  uint64
+	sequence uint64
+	time     time.Time
+}
+
+type vouch struct {
+	sequence uint64
+	asOf     time.Time
+}
+
+// deletion is an applied delete whose fact has not come yet.
+type deletion struct {
+	object           Ref
+	command, outcome uint64
+}
+
+type refusalKey struct {
+	workload types.UID
+	code     string
+}
+
+// New returns the world before the first entry.
+func New() *World {
+	return &World{
+		pods: map[Ref]*slot{}, podsOf: map[types.UID][]*slot{}, cloneSets: map[Ref]*CloneSet{}, revisions: map[Ref]*Revision{},
+		nodes: map[string]*Node{}, namespaces: map[string]*Namespace{}, claims: map[Ref]*Claim{},
+		services: map[string]map[string]*Service{}, slices: map[string]map[string]*EndpointSlice{},
+		workloads: map[types.UID]Ref{}, underWay: map[Ref]*UnderWay{}, commands: map[uint64]*UnderWay{},
+		deletions: map[types.UID]deletion{}, refusals: map[refusalKey]*Refusal{}, wakes: map[string]*UnderWay{},
+		tombstones: map[Ref]tombstone{}, vouches: map[GroupResource]vouch{}, touched: map[Ref]struct{}{},
+	}
+}
+
+// Fold takes the next entry. It cannot fail: what Decode let through has happened. An entry that the world has passed
+// already changes nothing.
+func (w *World) Fold(change Change) {
+	if change.Sequence <= w.sequence {
+		return
+	}
+	w.sequence = change.Sequence
+	if change.Time.After(w.now) {
+		w.now = change.Time
+	}
+	w.bury()
+	switch kind := change.Entry.GetKind().(type) {
+	case *shiplogv1.Entry_ObjectObserved:
+		w.observe(change)
+	case *shiplogv1.Entry_ObjectDeleted:
+		w.remove(change)
+	case *shiplogv1.Entry_Vouched:
+		asOf := change.Time.Add(-kind.Vouched.GetAge().AsDuration())
+		for _, complete := range kind.Vouched.GetComplete() {
+			w.vouches[GroupResource{complete.GetGroup(), complete.GetResource()}] = vouch{change.Sequence, asOf}
+		}
+	case *shiplogv1.Entry_Ticked:
+		if wish := w.wakes[kind.Ticked.GetId()]; wish != nil && !wish.wakeTime.After(kind.Ticked.GetDue().AsTime()) {
+			delete(w.wakes, kind.Ticked.GetId())
+			w.touch(wish.Object)
+		}
+	case *shiplogv1.Entry_Command:
+		w.start(change.under)
+	case *shiplogv1.Entry_Outcome:
+		w.finish(change.Sequence, change.Time, change.Entry.GetCause(), kind.Outcome)
+	case *shiplogv1.Entry_FenceRaised:
+		w.fence = change.Sequence
+	}
+}
+
+func (w *World) observe(change Change) {
+	if change.object == nil || change.version <= w.tombstones[change.ref].version {
+		return
+	}
+	if held := w.meta(change.ref); held != nil && change.version <= held.Version {
+		return
+	}
+	ref := change.ref
+	switch object := change.object.(type) {
+	case *Pod:
+		at := w.slotOf(ref)
+		w.unlist(at)
+		if at.held != nil && at.held.UID != object.UID {
+			w.forgetDeletion(at)
+		}
+		at.held = object
+		w.list(at)
+		w.touchOwner(at.shown)
+	case *CloneSet:
+		object.UnderWay = w.underWay[ref]
+		if before := w.cloneSets[ref]; before != nil && before.UID != object.UID {
+			delete(w.workloads, before.UID)
+		}
+		w.cloneSets[ref] = object
+		w.workloads[object.UID] = ref
+		w.touch(ref)
+	case *Revision:
+		object.UnderWay = w.underWay[ref]
+		w.revisions[ref] = object
+		w.touchUID(object.Owner.UID)
+	case *Node:
+		w.nodes[object.Name] = object
+	case *Namespace:
+		w.namespaces[object.Name] = object
+	case *Claim:
+		w.claims[ref] = object
+		w.touchUID(object.Owner.UID)
+	case *Service:
+		put(w.services, object.Namespace, object.Name, object)
+	case *EndpointSlice:
+		put(w.slices, object.Namespace, object.Name, object)
+	}
+}
+
+func put[T any](index map[string]map[string]T, namespace, name string, object T) {
+	if index[namespace] == nil {
+		index[namespace] = map[string]T{}
+	}
+	index[namespace][name] = object
+}
+
+func (w *World) remove(change Change) {
+	ref := change.ref
+	if held := w.meta(ref); held != nil && held.Version > change.version {
+		return
+	}
+	if change.version <= w.tombstones[ref].version {
+		return
+	}
+	w.tombstones[ref] = tombstone{change.version, change.Sequence, change.Time}
+	w.graves = append(w.graves, ref)
+	switch (GroupResource{ref.Group, ref.Resource}) {
+	case GroupResource{"", ResourcePods}:
+		if at := w.pods[ref]; at != nil {
+			w.touchOwner(at.shown)
+			w.unlist(at)
+			w.forgetDeletion(at)
+			at.held = nil
+			w.list(at)
+			w.dropEmpty(ref, at)
+		}
+	case GroupResource{GroupKruise, ResourceCloneSets}:
+		if set := w.cloneSets[ref]; set != nil {
+			delete(w.workloads, set.UID)
+			w.forgetWorkload(set.UID)
+		}
+		delete(w.cloneSets, ref)
+	case GroupResource{GroupApps, ResourceRevisions}:
+		if revision := w.revisions[ref]; revision != nil {
+			w.touchUID(revision.Owner.UID)
+		}
+		delete(w.revisions, ref)
+	case GroupResource{"", ResourceNodes}:
+		delete(w.nodes, ref.Name)
+	case GroupResource{"", ResourceNamespaces}:
+		delete(w.namespaces, ref.Name)
+	case GroupResource{"", ResourceClaims}:
+		delete(w.claims, ref)
+	case GroupResource{"", ResourceServices}:
+		delete(w.services[ref.Namespace], ref.Name)
+	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
+		delete(w.slices[ref.Namespace], ref.Name)
+	}
+}
+
+// forgetWorkload drops what is remembered for a workload that is gone.
+func (w *World) forgetWorkload(uid types.UID) {
+	for key := range w.refusals { //shiplog:unordered: deletes by key
+		if key.workload == uid {
+			delete(w.refusals, key)
+		}
+	}
+	for id, wish := range w.wakes { //shiplog:unordered: deletes by key
+		if wish.Workload == uid {
+			delete(w.wakes, id)
+		}
+	}
+}
+
+func (w *World) start(under *UnderWay) {
+	if under.verb == Wake {
+		w.wakes[under.wakeID] = under
+		return
+	}
+	if before := w.underWay[under.Object]; before != nil {
+		delete(w.commands, before.Sequence)
+	}
+	w.underWay[under.Object], w.commands[under.Sequence] = under, under
+	w.showUnderWay(under.Object)
+	w.touchUID(under.Workload)
+}
+
+func (w *World) finish(sequence uint64, at time.Time, command uint64, outcome *shiplogv1.Outcome) {
+	under := w.commands[command]
+	if under == nil {
+		return
+	}
+	delete(w.commands, command)
+	delete(w.underWay, under.Object)
+	key := refusalKey{under.Workload, under.Code}
+	switch outcome.GetResult() {
+	case shiplogv1.Outcome_RESULT_APPLIED:
+		delete(w.refusals, key)
+		if slot := w.pods[under.Object]; under.verb == Delete && slot != nil && slot.held != nil && slot.held.UID == under.uid && !slot.held.Terminating {
+			slot.deleted = under.uid
+			w.deletions[under.uid] = deletion{under.Object, command, sequence}
+		}
+	case shiplogv1.Outcome_RESULT_REFUSED:
+		if Final(outcome.GetReason().GetCode()) {
+			w.refusals[key] = &Refusal{
+				Time: at, Attempt: under.attempt + 1, Code: outcome.GetReason().GetCode(),
+				Message: outcome.GetReason().GetMessage(), Object: under.Object, command: command, outcome: sequence,
+			}
+		}
+	}
+	w.showUnderWay(under.Object)
+	w.touchUID(under.Workload)
+}
+
+// Final says whether a refusal speaks against trying again soon. A precondition that did not hold does not: the newer state
+// of the object is in the log by then, and deciding on it is all that is needed.
+func Final(code string) bool { return code != "Conflict" && code != "NotFound" }
+
+// showUnderWay brings an object in line with the command that is under way on it, or no longer is.
+func (w *World) showUnderWay(ref Ref) {
+	under := w.underWay[ref]
+	switch (GroupResource{ref.Group, ref.Resource}) {
+	case GroupResource{"", ResourcePods}:
+		at := w.slotOf(ref)
+		w.unlist(at)
+		at.under = under
+		w.list(at)
+		w.dropEmpty(ref, at)
+	case GroupResource{GroupKruise, ResourceCloneSets}:
+		if set := w.cloneSets[ref]; set != nil {
+			set.UnderWay = under
+		}
+	case GroupResource{GroupApps, ResourceRevisions}:
+		if revision := w.revisions[ref]; revision != nil {
+			revision.UnderWay = under
+		}
+	}
+}
+
+func (w *World) slotOf(ref Ref) *slot {
+	at := w.pods[ref]
+	if at == nil {
+		at = &slot{under: w.underWay[ref]}
+		w.pods[ref] = at
+	}
+	return at
+}
+
+func (w *World) dropEmpty(ref Ref, at *slot) {
+	if at.held == nil && at.shown == nil {
+		delete(w.pods, ref)
+	}
+}
+
+func (w *World) forgetDeletion(at *slot) {
+	if at.deleted != "" {
+		delete(w.deletions, at.deleted)
+		at.deleted = ""
+	}
+}
+
+// list shows the slot to its owner's rules; unlist takes it away again. Invariant: a slot is listed under the owner of its
+// shown Pod, and nowhere else, whenever Fold returns.
+func (w *World) list(at *slot) {
+	if at.held != nil && at.held.Terminating {
+		w.forgetDeletion(at)
+	}
+	at.show()
+	if at.shown == nil || !at.shown.Owner.Present() {
+		return
+	}
+	owned := w.podsOf[at.shown.Owner.UID]
+	i, _ := slices.BinarySearchFunc(owned, at, bySlotName)
+	w.podsOf[at.shown.Owner.UID] = slices.Insert(owned, i, at)
+}
+
+func (w *World) unlist(at *slot) {
+	if at.shown == nil || !at.shown.Owner.Present() {
+		return
+	}
+	owner := at.shown.Owner.UID
+	owned := w.podsOf[owner]
+	if i, found := slices.BinarySearchFunc(owned, at, bySlotName); found {
+		owned = slices.Delete(owned, i, i+1)
+	}
+	if len(owned) == 0 {
+		delete(w.podsOf, owner)
+		return
+	}
+	w.podsOf[owner] = owned
+}
+
+func bySlotName(a, b *slot) int { return cmp.Compare(a.shown.Name, b.shown.Name) }
+
+// meta returns the metadata of the newest fact held for a reference, or nil.
+func (w *World) meta(ref Ref) *Meta {
+	var object any
+	switch (GroupResource{ref.Group, ref.Resource}) {
+	case GroupResource{"", ResourcePods}:
+		if at := w.pods[ref]; at != nil && at.held != nil {
+			return &at.held.Meta
+		}
+		return nil
+	case GroupResource{GroupKruise, ResourceCloneSets}:
+		object = orNil(w.cloneSets[ref])
+	case GroupResource{GroupApps, ResourceRevisions}:
+		object = orNil(w.revisions[ref])
+	case GroupResource{"", ResourceNodes}:
+		object = orNil(w.nodes[ref.Name])
+	case GroupResource{"", ResourceNamespaces}:
+		object = orNil(w.namespaces[ref.Name])
+	case GroupResource{"", ResourceClaims}:
+		object = orNil(w.claims[ref])
+	case GroupResource{"", ResourceServices}:
+		object = orNil(w.services[ref.Namespace][ref.Name])
+	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
+		object = orNil(w.slices[ref.Namespace][ref.Name])
+	}
+	if object == nil {
+		return nil
+	}
+	return metaOf(object)
+}
+
+func orNil[T any](object *T) any {
+	if object == nil {
+		return nil
+	}
+	return object
+}
+
+// bury forgets tombstones that are old enough.
+func (w *World) bury() {
+	for len(w.graves) > 0 {
+		ref := w.graves[0]
+		if stone, held := w.tombstones[ref]; held {
+			if w.now.Sub(stone.time) < tombstoneAge {
+				return
+			}
+			delete(w.tombstones, ref)
+		}
+		w.graves = w.graves[1:]
+	}
+}
+
+func (w *World) touch(ref Ref) { w.touched[ref] = struct{}{} }
+
+func (w *World) touchUID(uid types.UID) {
+	if ref, known := w.workloads[uid]; known {
+		w.touch(ref)
+	}
+}
+
+func (w *World) touchOwner(pod *Pod) {
+	if pod != nil {
+		w.touchUID(pod.Owner.UID)
+	}
+}

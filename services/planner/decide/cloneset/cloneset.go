@@ -1,0 +1,104 @@
+// Package cloneset holds the rules of CloneSet (spec: cloneset, and inplace-update for its part). Decide is the list of
+// them, in the order of R7; each file is one concern. Pure: it reads a world and returns commands.
+package cloneset
+
+import (
+	"time"
+
+	"shiplog.dev/services/internal/world"
+	"shiplog.dev/services/planner/decide"
+)
+
+// Reason codes of the commands, stable: dashboards and refusals are keyed by them.
+const (
+	CreateRevision    = "CreateRevision"    // the template is new (R12)
+	RaiseRevision     = "RaiseRevision"     // the template is an older one again (R13)
+	PruneRevision     = "PruneRevision"     // more history than asked for (R18)
+	ScaleUp           = "ScaleUp"           // fewer Pods than wanted (R26.2)
+	ScaleDown         = "ScaleDown"         // more Pods than wanted (R26.5)
+	SpecifiedDelete   = "SpecifiedDelete"   // named for deletion (R26.4)
+	DrainPod          = "DrainPod"          // takes the Pod out of its Services before the change (inplace-update R9)
+	UpdateInPlace     = "UpdateInPlace"     // changes the running Pod (R43)
+	UpdateReCreate    = "UpdateReCreate"    // marks the Pod to be replaced (R44)
+	RefreshPod        = "RefreshPod"        // opens the readiness gate, moves the lifecycle state (R36)
+	ReportStatus      = "ReportStatus"      // status differs from the facts
+	PrunePodsToDelete = "PrunePodsToDelete" // named Pods that are gone (R34)
+	WarnInvalid       = "WarnInvalid"       // the spec cannot be acted on
+	AwaitTime         = "AwaitTime"         // something depends on time that passes
+)
+
+// Decide returns what to do for one CloneSet. The answer to the same world is always the same, and once its commands are
+// folded back it is empty until something else happens.
+func Decide(w *world.World, ref world.Ref) decide.Decision {
+	set := w.CloneSet(ref)
+	if set == nil || set.Terminating {
+		return decide.Decision{} // R8
+	}
+	decision := decide.Decision{Rollout: decide.Rollout(set.UID, set.Generation)}
+	spec, problem := readSpec(set)
+	if problem != "" {
+		reportInvalid(w, set, problem, &decision)
+		return decision
+	}
+	round := &round{
+		world: w, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge() <= decide.FreshFacts,
+		decision: &decision, commanded: map[string]bool{},
+	}
+	round.findRevisions()
+	round.gather()
+	round.numbers = calculate(round.counts(), spec)
+	if scaled := round.scale(); !scaled {
+		round.update()
+	}
+	round.refresh()
+	round.reportStatus()
+	round.prunePodsToDelete()
+	round.pruneRevisions()
+	round.awaitTime()
+	return decision
+}
+
+// wakeBy notes that the CloneSet must be looked at again at a time, the earliest one counts.
+func (r *round) wakeBy(at time.Time, why string, args ...any) {
+	if r.wake.IsZero() || at.Before(r.wake) {
+		r.wake, r.wakeReason = at, decide.Why(AwaitTime, why, args...)
+	}
+}
+
+// awaitTime asks for a tick, unless one comes early enough anyway. Ticks fall on whole seconds.
+func (r *round) awaitTime() {
+	if r.wake.IsZero() {
+		return
+	}
+	id := "cloneset-" + string(r.set.UID)
+	due := r.wake.Truncate(time.Second)
+	if due.Before(r.wake) {
+		due = due.Add(time.Second)
+	}
+	if asked, is := r.world.WakeTime(id); is && !asked.After(due) {
+		return
+	}
+	r.decision.Append(decide.WakeAt(r.object, id, due, r.wakeReason))
+}
+
+// mayTry says whether a kind of effect may be tried now, seeing when it was last refused; if not, it asks to be woken.
+func (r *round) mayTry(code string) bool {
+	refusal := r.world.Refusal(r.set.UID, code)
+	if refusal == nil {
+		return true
+	}
+	again := decide.Backoff(refusal)
+	if !again.After(r.world.Now()) {
+		return true
+	}
+	r.wakeBy(again, "%s was refused %d times in a row (%s), tried again at %s", code, refusal.Attempt, refusal.Code, again.UTC().Format(time.TimeOnly))
+	return false
+}
+
+// attempt is how often a kind of effect was refused in a row so far.
+func (r *round) attempt(code string) uint32 {
+	if refusal := r.world.Refusal(r.set.UID, code); refusal != nil {
+		return refusal.Attempt
+	}
+	return 0
+}

@@ -1,0 +1,173 @@
+package cloneset
+
+import (
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"shiplog.dev/api/kruise/apps/v1alpha1"
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/world"
+	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/decide/inplace"
+)
+
+// Labels that CloneSet writes on Pods and revisions (R17, R11).
+const (
+	revisionLabel    = "controller-revision-hash"
+	templateLabel    = "pod-template-hash"
+	historyHashLabel = "controller.kubernetes.io/hash"
+	unavailableLabel = "unavailable-pod.kruise.io/" // prefix (D19)
+)
+
+// round is one decision for one CloneSet.
+type round struct {
+	world    *world.World
+	set      *world.CloneSet
+	spec     spec
+	object   *shiplogv1.ObjectRef
+	fresh    bool // facts are fresh enough to take Pods down
+	decision *decide.Decision
+
+	revisions       []*world.Revision // by number
+	updateRevision  revision
+	currentRevision revision
+	collisions      int32
+
+	pods    []pod // active ones, by name
+	numbers numbers
+	// commanded Pods get a command in this round, by name.
+	commanded map[string]bool
+	// updateRan: the update step has chosen, so Pods that it left alone may go back to normal.
+	updateRan bool
+
+	// problem keeps the update from going on, for the FailedUpdate condition; empty: none.
+	problem string
+
+	wake       time.Time
+	wakeReason *shiplogv1.Reason
+}
+
+// pod is an active Pod with the answers to what rules ask of it. A command under way counts as done where that makes the
+// Pod worse, and as not done where it would make it better.
+type pod struct {
+	*world.Pod
+	updated      bool // R5
+	ready        bool // R3
+	available    bool // R4, with minReadySeconds
+	availableNow bool // R4, with 0
+	specified    bool // R6
+	preparing    bool // state PreparingDelete, or being deleted by a command under way
+}
+
+// gather judges the active Pods (R2).
+func (r *round) gather() {
+	for _, p := range r.world.PodsOf(r.set.UID) {
+		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
+		leaving := !p.Active() && p.Before != nil && p.Before.Active()
+		if !(p.Active() || leaving) || !r.spec.selector.Matches(labels.Set(p.Labels)) {
+			continue
+		}
+		one := r.judge(p)
+		one.preparing = one.preparing || leaving
+		if p.Before != nil {
+			before := r.judge(p.Before)
+			one.ready, one.available, one.availableNow = one.ready && before.ready, one.available && before.available, one.availableNow && before.availableNow
+		}
+		r.pods = append(r.pods, one)
+	}
+}
+
+func (r *round) judge(p *world.Pod) pod {
+	_, labelled := p.Labels[v1alpha1.SpecifiedDeleteKey]
+	one := pod{
+		Pod: p, updated: sameRevision(p.Labels[revisionLabel], r.updateRevision.name),
+		specified: labelled || r.spec.specifiedDelete[p.Name],
+		preparing: lifecycleState(p) == v1alpha1.LifecycleStatePreparingDelete,
+	}
+	ready := p.Condition(string(corev1.PodReady))
+	gate := p.Condition(inplace.ReadyCondition)
+	one.ready = p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True")
+	if !one.ready {
+		return one
+	}
+	state := lifecycleState(p)
+	normal := state == "" || state == v1alpha1.LifecycleStateNormal
+	one.availableNow = normal && p.Active() && inplace.Complete(p) && !markedUnavailable(p)
+	if one.availableNow {
+		since := ready.LastTransitionTime.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
+		one.available = r.spec.minReadySeconds == 0 || !since.After(r.world.Now())
+		if !one.available {
+			r.wakeBy(since, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, since.UTC().Format(time.TimeOnly))
+		}
+	}
+	return one
+}
+
+// markedUnavailable is D19: others may declare a Pod unavailable by label.
+func markedUnavailable(p *world.Pod) bool {
+	for key := range p.Labels { //shiplog:unordered: asks whether any
+		if strings.HasPrefix(key, unavailableLabel) {
+			return true
+		}
+	}
+	return false
+}
+
+func lifecycleState(p *world.Pod) v1alpha1.LifecycleStateType {
+	return v1alpha1.LifecycleStateType(p.Labels[v1alpha1.LifecycleStateKey])
+}
+
+// counts is R19.
+func (r *round) counts() counts {
+	var c counts
+	c.pods = len(r.pods)
+	for i := range r.pods {
+		p := &r.pods[i]
+		add := func(ifNew, ifOld *int) {
+			if p.updated {
+				*ifNew++
+			} else {
+				*ifOld++
+			}
+		}
+		if !p.updated {
+			c.old++
+		}
+		if p.preparing {
+			add(&c.preparingNew, &c.preparingOld)
+			c.unavailableNow++
+			continue
+		}
+		add(&c.actingNew, &c.actingOld)
+		switch {
+		case p.specified:
+			add(&c.specifiedNew, &c.specifiedOld)
+		case !p.available:
+			add(&c.unavailableNew, &c.unavailableOld)
+			if !p.availableNow {
+				c.unavailableNow++
+			}
+		}
+	}
+	return c
+}
+
+// command notes a command for a Pod, which gets no other in this round.
+func (r *round) command(p *world.Pod, command *shiplogv1.Command) {
+	command.Attempt = r.attempt(command.GetReason().GetCode())
+	r.commanded[p.Name] = true
+	r.decision.Append(command)
+}
+
+// idle says whether nothing is commanded of a Pod, now or under way.
+func (r *round) idle(p *world.Pod) bool { return p.UnderWay == nil && !r.commanded[p.Name] }
+
+func setRef(set *world.CloneSet) *shiplogv1.ObjectRef {
+	return &shiplogv1.ObjectRef{
+		Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets,
+		Namespace: set.Namespace, Name: set.Name, Uid: string(set.UID),
+	}
+}

@@ -1,0 +1,159 @@
+package cloneset
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"strconv"
+	"strings"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/world"
+	"shiplog.dev/services/planner/decide"
+)
+
+// hashAlphabet avoids vowels and look-alikes, so that hashes never spell words.
+const hashAlphabet = "bcdfghjklmnpqrstvwxz2456789"
+
+// revision is a template under the name that Pods carry as a label.
+type revision struct {
+	name     string
+	template world.Template
+}
+
+// findRevisions settles which revision to update to and which the Pods come from (R12 to R14), and asks for what is missing.
+func (r *round) findRevisions() {
+	r.revisions = r.world.RevisionsOf(r.set.UID)
+	if r.set.Status.CollisionCount != nil {
+		r.collisions = *r.set.Status.CollisionCount
+	}
+	highest := int64(0)
+	var same *world.Revision // the newest of the same meaning (R16)
+	for _, held := range r.revisions {
+		highest = max(highest, held.Number)
+		if held.Template.Identity == r.set.Template.Identity {
+			same = held
+		}
+	}
+	switch {
+	case same == nil:
+		r.updateRevision = r.createRevision(highest + 1)
+	case same.Number < highest && same.UnderWay == nil:
+		r.decision.Append(decide.PatchMerge(revisionRef(same), "", map[string]any{"revision": highest + 1},
+			decide.Why(RaiseRevision, "revision %s is wanted again, its number rises from %d to %d", same.Name, same.Number, highest+1)))
+		fallthrough
+	default:
+		r.updateRevision = revision{same.Name, same.Template}
+	}
+	r.currentRevision = r.updateRevision
+	for _, held := range r.revisions {
+		if held.Name == r.set.Status.CurrentRevision {
+			r.currentRevision = revision{held.Name, held.Template}
+		}
+	}
+}
+
+func (r *round) createRevision(number int64) revision {
+	tree := maps.Clone(r.set.Template.Tree)
+	tree["$patch"] = "replace"
+	data, _ := json.Marshal(map[string]any{"spec": map[string]any{"template": tree}})
+	prefix := r.set.Name[:min(len(r.set.Name), 223)]
+	name := prefix + "-" + hash(data, r.collisions)
+	for taken := r.world.Revision(r.set.Namespace, name); taken != nil; taken = r.world.Revision(r.set.Namespace, name) {
+		// Same name, other data: the next collision count gives another name (R12).
+		r.collisions++
+		name = prefix + "-" + hash(data, r.collisions)
+	}
+	labels := map[string]any{}
+	maps.Copy(labels, stringsOf(metadataOf(r.set.Template, "labels")))
+	labels[historyHashLabel] = shortHash(name)
+	annotations := map[string]any{"kruise.io/cloneset-volumeclaimtemplate-hash": ""}
+	for key, value := range r.set.Annotations { //shiplog:unordered: writes one key of a map per turn
+		annotations[key] = value
+	}
+	object := &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: r.set.Namespace, Name: name}
+	if r.mayTry(CreateRevision) {
+		create := decide.Create(object, map[string]any{
+			"apiVersion": "apps/v1", "kind": "ControllerRevision",
+			"metadata": map[string]any{
+				"name": name, "namespace": r.set.Namespace, "labels": labels, "annotations": annotations, "ownerReferences": r.owners(),
+			},
+			"data": json.RawMessage(data), "revision": number,
+		}, decide.Why(CreateRevision, "no revision holds the template of generation %d, this is number %d", r.set.Generation, number))
+		create.Attempt = r.attempt(CreateRevision)
+		r.decision.Append(create)
+	}
+	return revision{name, r.set.Template}
+}
+
+// pruneRevisions drops the oldest revisions that nothing uses beyond the history limit (R18).
+func (r *round) pruneRevisions() {
+	used := map[string]bool{shortHash(r.updateRevision.name): true, shortHash(r.currentRevision.name): true}
+	for _, p := range r.world.PodsOf(r.set.UID) {
+		used[shortHash(p.Labels[revisionLabel])] = true
+		if p.Before != nil {
+			used[shortHash(p.Before.Labels[revisionLabel])] = true
+		}
+	}
+	var unused []*world.Revision
+	for _, held := range r.revisions {
+		if !used[shortHash(held.Name)] && !held.Terminating {
+			unused = append(unused, held)
+		}
+	}
+	excess := len(unused) - r.spec.historyLimit
+	for _, held := range unused[:max(excess, 0)] {
+		if held.UnderWay == nil && r.mayTry(PruneRevision) {
+			r.decision.Append(decide.Delete(revisionRef(held),
+				decide.Why(PruneRevision, "%d unused revisions, the limit is %d", len(unused), r.spec.historyLimit)))
+		}
+	}
+}
+
+// hash is R12: FNV-32 over the data and the collision count, in letters that are safe in names.
+func hash(data []byte, collisions int32) string {
+	sum := fnv.New32()
+	sum.Write(data)
+	sum.Write(strconv.AppendInt(nil, int64(collisions), 10))
+	out := []byte(fmt.Sprint(sum.Sum32()))
+	for i, digit := range out {
+		out[i] = hashAlphabet[int(digit)%len(hashAlphabet)]
+	}
+	return string(out)
+}
+
+// shortHash is what follows the last dash of a revision's name.
+func shortHash(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
+
+// sameRevision compares the label of a Pod, full name or short hash, with a revision's name (R5).
+func sameRevision(label, name string) bool {
+	return label != "" && (label == name || shortHash(label) == shortHash(name))
+}
+
+func (r *round) owners() []any {
+	return []any{map[string]any{
+		"apiVersion": world.GroupKruise + "/v1alpha1", "kind": "CloneSet", "name": r.set.Name, "uid": string(r.set.UID),
+		"controller": true, "blockOwnerDeletion": true,
+	}}
+}
+
+func revisionRef(held *world.Revision) *shiplogv1.ObjectRef {
+	return &shiplogv1.ObjectRef{
+		Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions,
+		Namespace: held.Namespace, Name: held.Name, Uid: string(held.UID),
+	}
+}
+
+func metadataOf(template world.Template, field string) map[string]any {
+	metadata, _ := template.Tree["metadata"].(map[string]any)
+	values, _ := metadata[field].(map[string]any)
+	return values
+}
+
+// stringsOf returns a copy of a label or annotation map.
+func stringsOf(values map[string]any) map[string]any {
+	out := make(map[string]any, len(values))
+	maps.Copy(out, values)
+	return out
+}

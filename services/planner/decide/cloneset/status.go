@@ -1,0 +1,232 @@
+package cloneset
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"shiplog.dev/api/kruise/apps/v1alpha1"
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/world"
+	"shiplog.dev/services/planner/decide"
+)
+
+// statusPause is how long a status that is merely in motion rests between two writes. Log time.
+const statusPause = time.Second
+
+// conditionStalled is the condition that kstatus reads: nothing will happen until somebody changes the object.
+const conditionStalled v1alpha1.CloneSetConditionType = "Stalled"
+
+// reportStatus writes the status when it differs from the facts: at once for a new generation or when all is settled, else
+// at most once in statusPause.
+func (r *round) reportStatus() {
+	held := r.set.Status
+	status := r.status()
+	if sameStatus(held, status) || r.set.UnderWay != nil || !r.mayTry(ReportStatus) {
+		return
+	}
+	settled := len(r.commanded) == 0 && !r.anyUnderWay() && int(status.Replicas) == r.spec.replicas &&
+		status.AvailableReplicas == status.Replicas && status.UpdatedReplicas >= status.ExpectedUpdatedReplicas
+	if due := r.set.Seen.Add(statusPause); held.ObservedGeneration == r.set.Generation && !settled && due.After(r.world.Now()) {
+		r.wakeBy(due, "the status changes and was written less than %s ago", statusPause)
+		return
+	}
+	r.commandSet(decide.PatchMerge(r.object, "status", statusPatch(status), decide.Why(ReportStatus,
+		"%d Pods: %d ready, %d available, %d of %d updated", status.Replicas, status.ReadyReplicas, status.AvailableReplicas, status.UpdatedReplicas, status.ExpectedUpdatedReplicas)))
+}
+
+// statusPatch is the merge patch that makes a status exactly this one: what the JSON leaves out must go, so it is null.
+func statusPatch(status v1alpha1.CloneSetStatus) map[string]any {
+	fields := map[string]any{"conditions": nil, "collisionCount": nil}
+	data, _ := json.Marshal(status)
+	_ = json.Unmarshal(data, &fields) // JSON that was just written reads
+	return map[string]any{"status": fields}
+}
+
+// commandSet notes the one command for the CloneSet itself that may be under way.
+func (r *round) commandSet(command *shiplogv1.Command) {
+	command.Attempt = r.attempt(command.GetReason().GetCode())
+	r.commanded[""] = true
+	r.decision.Append(command)
+}
+
+func (r *round) anyUnderWay() bool {
+	return slices.ContainsFunc(r.world.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil })
+}
+
+// status works out the status from the facts alone, commands under way left out (spec: cloneset 4).
+func (r *round) status() v1alpha1.CloneSetStatus {
+	status := v1alpha1.CloneSetStatus{
+		ObservedGeneration: r.set.Generation, UpdateRevision: r.updateRevision.name, CurrentRevision: r.currentRevision.name,
+		ExpectedUpdatedReplicas: int32(r.spec.replicas - r.spec.partition), LabelSelector: r.spec.selector.String(),
+		CollisionCount: r.set.Status.CollisionCount,
+	}
+	if r.collisions > 0 {
+		status.CollisionCount = &r.collisions
+	}
+	for _, p := range r.world.PodsOf(r.set.UID) {
+		if p.UID == "" {
+			continue // being created
+		}
+		if p.Before != nil {
+			p = p.Before
+		}
+		if !p.Active() {
+			continue
+		}
+		one := r.judge(p)
+		add := func(all, updated *int32) {
+			*all++
+			if one.updated {
+				*updated++
+			}
+		}
+		add(&status.Replicas, &status.UpdatedReplicas)
+		if one.ready {
+			add(&status.ReadyReplicas, &status.UpdatedReadyReplicas)
+		}
+		if one.available {
+			add(&status.AvailableReplicas, &status.UpdatedAvailableReplicas)
+		}
+	}
+	if int(status.Replicas) == r.spec.replicas && status.UpdatedReplicas == status.Replicas {
+		status.CurrentRevision = status.UpdateRevision // R46
+	}
+	status.Conditions = r.conditions(status)
+	return status
+}
+
+// conditions returns the conditions of the status: those of others stay, those of ours are added, kept or taken away.
+func (r *round) conditions(status v1alpha1.CloneSetStatus) []v1alpha1.CloneSetCondition {
+	conditions := slices.Clone(r.set.Status.Conditions)
+	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedScale, refusalText(r.world, r.set, ScaleUp, ScaleDown, SpecifiedDelete), "")
+	problem := r.problem
+	if problem == "" {
+		problem = refusalText(r.world, r.set, CreateRevision, DrainPod, UpdateInPlace, UpdateReCreate)
+	}
+	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedUpdate, problem, "")
+	r.setCondition(&conditions, conditionStalled, "", "")
+	r.setProgress(&conditions, status)
+	return conditions
+}
+
+// refusalText words the refusals of the given codes, oldest rule first; empty: none.
+func refusalText(w *world.World, set *world.CloneSet, codes ...string) string {
+	var texts []string
+	for _, code := range codes {
+		if refusal := w.Refusal(set.UID, code); refusal != nil {
+			texts = append(texts, refusal.Object.String()+": "+refusal.Message)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// setCondition makes a condition True with a message, or takes it away when the message is empty (D7).
+func (r *round) setCondition(conditions *[]v1alpha1.CloneSetCondition, kind v1alpha1.CloneSetConditionType, message, reason string) {
+	at := slices.IndexFunc(*conditions, func(c v1alpha1.CloneSetCondition) bool { return c.Type == kind })
+	switch {
+	case message == "" && at >= 0:
+		*conditions = slices.Delete(*conditions, at, at+1)
+	case message == "":
+	case at < 0:
+		*conditions = append(*conditions, v1alpha1.CloneSetCondition{
+			Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.world.Now()),
+		})
+	default:
+		(*conditions)[at].Message, (*conditions)[at].Reason = message, reason
+	}
+}
+
+// setProgress keeps the Progressing condition, which exists only while a deadline is set. The first case that matches wins.
+func (r *round) setProgress(conditions *[]v1alpha1.CloneSetCondition, status v1alpha1.CloneSetStatus) {
+	deadline := r.set.Spec.ProgressDeadlineSeconds
+	at := slices.IndexFunc(*conditions, func(c v1alpha1.CloneSetCondition) bool {
+		return c.Type == v1alpha1.CloneSetConditionTypeProgressing
+	})
+	if deadline == nil || *deadline == 2147483647 {
+		if at >= 0 {
+			*conditions = slices.Delete(*conditions, at, at+1)
+		}
+		return
+	}
+	var held v1alpha1.CloneSetCondition
+	if at >= 0 {
+		held = (*conditions)[at]
+	}
+	now, replicas := r.world.Now(), int32(r.spec.replicas)
+	next := v1alpha1.CloneSetCondition{Type: v1alpha1.CloneSetConditionTypeProgressing, Status: corev1.ConditionTrue}
+	expires := held.LastUpdateTime.Add(time.Duration(*deadline) * time.Second)
+	moved := status.UpdateRevision != r.set.Status.UpdateRevision || status.UpdatedReplicas > r.set.Status.UpdatedReplicas ||
+		status.ReadyReplicas > r.set.Status.ReadyReplicas || status.AvailableReplicas > r.set.Status.AvailableReplicas
+	switch {
+	case status.CurrentRevision == status.UpdateRevision && status.Replicas == replicas && status.UpdatedReplicas == replicas && status.UpdatedAvailableReplicas == replicas:
+		next.Reason, next.Message = string(v1alpha1.CloneSetAvailable), "CloneSet is available"
+	case r.spec.paused:
+		next.Reason, next.Message = string(v1alpha1.CloneSetProgressPaused), "CloneSet is paused"
+	case r.spec.updateType == v1alpha1.OnDeleteCloneSetUpdateStrategyType,
+		status.ExpectedUpdatedReplicas < replicas && status.ExpectedUpdatedReplicas <= status.UpdatedAvailableReplicas:
+		next.Reason, next.Message = string(v1alpha1.CloneSetProgressPartitionAvailable), "CloneSet has been paused due to partition ready"
+	case !moved && (held.Reason == string(v1alpha1.CloneSetProgressDeadlineExceeded) ||
+		held.Reason == string(v1alpha1.CloneSetProgressUpdated) && !expires.After(now)):
+		next.Status, next.Reason = corev1.ConditionFalse, string(v1alpha1.CloneSetProgressDeadlineExceeded)
+		next.Message = "CloneSet revision " + status.UpdateRevision + " has timed out progressing"
+	default:
+		next.Reason, next.Message = string(v1alpha1.CloneSetProgressUpdated), "CloneSet is progressing"
+	}
+	stamp := metav1.NewTime(now)
+	next.LastUpdateTime, next.LastTransitionTime = stamp, stamp
+	if held.Status == next.Status {
+		next.LastTransitionTime = held.LastTransitionTime
+	}
+	if progressing := next.Reason == string(v1alpha1.CloneSetProgressUpdated); held.Reason == next.Reason && !(progressing && moved) {
+		next = held // unchanged conditions keep their times; progress restarts the clock (D8)
+		if progressing {
+			r.wakeBy(expires, "progressDeadlineSeconds %d passes", *deadline)
+		}
+	} else if progressing {
+		r.wakeBy(now.Add(time.Duration(*deadline)*time.Second), "progressDeadlineSeconds %d passes", *deadline)
+	}
+	if at >= 0 {
+		(*conditions)[at] = next
+		return
+	}
+	*conditions = append(*conditions, next)
+}
+
+// sameStatus compares two statuses as the API server would store them.
+func sameStatus(a, b v1alpha1.CloneSetStatus) bool {
+	one, _ := json.Marshal(a)
+	two, _ := json.Marshal(b)
+	return string(one) == string(two)
+}
+
+// prunePodsToDelete takes names off podsToDelete whose Pods are gone (R34). Only what was decided on may be overwritten, so
+// the write holds for this version of the CloneSet alone.
+func (r *round) prunePodsToDelete() {
+	named := r.set.Spec.ScaleStrategy.PodsToDelete
+	if len(named) == 0 || r.set.UnderWay != nil || r.commanded[""] {
+		return
+	}
+	active := map[string]bool{}
+	for _, p := range r.world.PodsOf(r.set.UID) {
+		// A delete that is under way may still be refused.
+		active[p.Name] = p.Active() || (p.Before != nil && p.Before.Active())
+	}
+	kept := []string{}
+	for _, name := range named {
+		if active[name] {
+			kept = append(kept, name)
+		}
+	}
+	if len(kept) == len(named) || !r.mayTry(PrunePodsToDelete) {
+		return
+	}
+	command := decide.PatchMerge(r.object, "", map[string]any{"spec": map[string]any{"scaleStrategy": map[string]any{"podsToDelete": kept}}},
+		decide.Why(PrunePodsToDelete, "%d of %d named Pods are gone", len(named)-len(kept), len(named)))
+	command.ResourceVersion = formatVersion(r.set.Version)
+	r.commandSet(command)
+}

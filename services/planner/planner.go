@@ -1,0 +1,402 @@
+// Package planner is the loop around the pure core: it reads entries, folds them into a world, lets the rules decide, and
+// appends their commands under its fence. It decides nothing itself and writes nothing but the log. One goroutine folds and
+// decides; a standby folds the same entries and only lacks the fence.
+package planner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/services/internal/world"
+	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/decide/cloneset"
+)
+
+const (
+	// patience is how long a standby hears nothing of a leader before it raises its own fence.
+	patience = 1500 * time.Millisecond
+	// decideShare bounds the time spent on deciding for one workload to 1/decideShare of the time that passes, so that a
+	// large workload is decided on in larger steps rather than more often.
+	decideShare = 5
+	// longestPace is how long a workload waits at most for the sake of decideShare.
+	longestPace = 100 * time.Millisecond
+	// retryFence is the pause before another fence is raised after the log did not answer.
+	retryFence = time.Second
+)
+
+// Options of a planner.
+type Options struct {
+	Journal  journal.Journal
+	Logger   zerolog.Logger
+	Registry prometheus.Registerer
+	// Writer names this instance in entries, Version its program.
+	Writer, Version string
+	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: 20,000.
+	CompactAfter uint64
+}
+
+// Run plans until ctx ends, which is no error. It returns an error when the log holds what cannot be folded or has lost
+// entries that were not read: the caller must stop and say so.
+func Run(ctx context.Context, options Options) error {
+	if options.CompactAfter == 0 {
+		options.CompactAfter = 20_000
+	}
+	p := &planner{
+		Options: options, world: world.New(), metrics: newMetrics(options.Registry),
+		dirty: map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	state, err := p.Journal.State(ctx)
+	if err != nil {
+		return fmt.Errorf("plan: ask for the state of the log: %w", err)
+	}
+	p.compacted = state.Compacted
+	changes, failed := p.read(ctx)
+	vacancies := make(chan struct{})
+	go p.awaitVacancies(ctx, vacancies)
+	for {
+		select {
+		case <-ctx.Done():
+			p.compactAtEnd()
+			return nil
+		case err := <-failed:
+			if ctx.Err() != nil {
+				continue
+			}
+			return fmt.Errorf("plan: %w", err)
+		case batch := <-changes:
+			p.fold(batch)
+		case <-vacancies:
+			p.lead(ctx)
+		case <-p.pace.wait():
+		}
+		if err := p.decide(ctx); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
+		p.compact(ctx)
+	}
+}
+
+type planner struct {
+	Options
+	world   *world.World
+	metrics metrics
+
+	// fence is ours while we lead; 0: we do not.
+	fence       uint64
+	stopLeading context.CancelFunc
+
+	dirty       map[world.Ref]bool
+	awaitsVouch map[world.Ref]bool
+	// folded is the position that must be folded before a workload is decided on again: that of its last command.
+	folded map[world.Ref]uint64
+	// notBefore and pace space the decisions on one workload.
+	notBefore map[world.Ref]time.Time
+	pace      alarm
+	// index counts the commands given at position cause.
+	cause uint64
+	index uint32
+
+	compacted  uint64
+	compacting chan uint64
+}
+
+// read decodes entries ahead of the loop.
+func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error) {
+	changes, failed := make(chan []world.Change, 4), make(chan error, 1)
+	go func() {
+		reader, err := p.Journal.Read(ctx, journal.From{Compacted: true})
+		if err != nil {
+			failed <- err
+			return
+		}
+		defer reader.Close()
+		for {
+			records, err := reader.Next(ctx)
+			if err != nil {
+				failed <- err
+				return
+			}
+			batch := make([]world.Change, len(records))
+			for i, record := range records {
+				if batch[i], err = world.Decode(record.Sequence, record.Time, record.Entry); err != nil {
+					failed <- fmt.Errorf("%w: %w", journal.ErrUndecodable, err)
+					return
+				}
+			}
+			select {
+			case changes <- batch:
+			case <-ctx.Done():
+				failed <- ctx.Err()
+				return
+			}
+		}
+	}()
+	return changes, failed
+}
+
+func (p *planner) awaitVacancies(ctx context.Context, vacancies chan<- struct{}) {
+	for ctx.Err() == nil {
+		if err := p.Journal.AwaitVacancy(ctx, patience); err != nil {
+			if ctx.Err() == nil {
+				p.Logger.Warn().Err(err).Msg("cannot hear whether another planner leads")
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryFence):
+			}
+			continue
+		}
+		select {
+		case vacancies <- struct{}{}:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// lead raises a fence, unless we lead already.
+func (p *planner) lead(ctx context.Context) {
+	if p.fence != 0 {
+		return
+	}
+	fence, err := p.Journal.RaiseFence(ctx, p.Writer, p.Version)
+	if err != nil {
+		p.Logger.Warn().Err(err).Msg("cannot raise the fence, trying again")
+		return
+	}
+	p.fence = fence
+	leading, stop := context.WithCancel(ctx)
+	p.stopLeading = stop
+	go p.Journal.Lead(leading, p.Writer)
+	for _, ref := range p.world.Workloads() {
+		p.dirty[ref] = true
+	}
+	p.metrics.leading.Set(1)
+	p.Logger.Info().Uint64("fence", fence).Msg("leading")
+}
+
+// follow gives up leading. What we appended may still come back from the log; a new fence will stand behind it.
+func (p *planner) follow(why string) {
+	p.Logger.Warn().Uint64("fence", p.fence).Msg("no longer leading: " + why)
+	p.stopLeading()
+	p.fence = 0
+	clear(p.folded)
+	p.metrics.leading.Set(0)
+}
+
+func (p *planner) fold(batch []world.Change) {
+	for _, change := range batch {
+		p.world.Fold(change)
+		if _, vouched := change.Entry.GetKind().(*shiplogv1.Entry_Vouched); vouched {
+			for ref := range p.awaitsVouch {
+				p.dirty[ref] = true
+			}
+			clear(p.awaitsVouch)
+		}
+	}
+	for _, ref := range p.world.Touched() {
+		p.dirty[ref] = true
+	}
+	p.metrics.folded.Add(float64(len(batch)))
+	p.metrics.position.Set(float64(p.world.Sequence()))
+	if fence := p.world.Fence(); p.fence != 0 && fence > p.fence {
+		p.metrics.fenceChanges.Inc()
+		p.follow(fmt.Sprintf("another planner raised fence %d", fence))
+	}
+}
+
+// decide lets the rules look at every workload that changed, and appends what they answer.
+func (p *planner) decide(ctx context.Context) error {
+	if p.fence == 0 || p.world.Fence() != p.fence || !p.world.Trusted() {
+		return nil
+	}
+	var answers []answer
+	now := time.Now()
+	for _, ref := range p.due(now) {
+		began := time.Now()
+		decision := decideOn(p.world, ref)
+		took := time.Since(began)
+		p.metrics.decide.Observe(took.Seconds())
+		delete(p.dirty, ref)
+		p.notBefore[ref] = began.Add(min(decideShare*took, longestPace))
+		if decision.AwaitsVouch {
+			p.awaitsVouch[ref] = true
+		}
+		if len(decision.Commands) == 0 {
+			continue
+		}
+		commands := make([]*shiplogv1.Entry, len(decision.Commands))
+		for i, command := range decision.Commands {
+			commands[i] = p.entry(decision.Rollout, command)
+		}
+		answers = append(answers, answer{ref, commands})
+	}
+	return p.append(ctx, answers)
+}
+
+// answer is what the rules of one workload answered.
+type answer struct {
+	workload world.Ref
+	commands []*shiplogv1.Entry
+}
+
+// due returns the workloads to decide on now, in order, and sets the alarm for those that must wait.
+func (p *planner) due(now time.Time) []world.Ref {
+	var out []world.Ref
+	p.pace.clear()
+	for _, ref := range sortedRefs(p.dirty) {
+		if p.world.Sequence() < p.folded[ref] {
+			continue // its last commands are not folded back yet; folding them wakes us
+		}
+		delete(p.folded, ref)
+		if at, paced := p.notBefore[ref]; paced && at.After(now) {
+			p.pace.at(at)
+			continue
+		}
+		delete(p.notBefore, ref)
+		out = append(out, ref)
+	}
+	return out
+}
+
+// decideOn dispatches to the rules of the workload's kind.
+func decideOn(w *world.World, ref world.Ref) decide.Decision {
+	defer func() {
+		if broken := recover(); broken != nil {
+			panic(fmt.Sprintf("planner: deciding on %s at position %d: %v", ref, w.Sequence(), broken))
+		}
+	}()
+	switch ref.Resource {
+	case world.ResourceCloneSets:
+		return cloneset.Decide(w, ref)
+	}
+	panic("no rules for this kind")
+}
+
+func (p *planner) entry(rollout string, command *shiplogv1.Command) *shiplogv1.Entry {
+	if p.cause != p.world.Sequence() {
+		p.cause, p.index = p.world.Sequence(), 0
+	}
+	command.Index = p.index
+	p.index++
+	p.metrics.commands.WithLabelValues(command.GetReason().GetCode()).Inc()
+	return &shiplogv1.Entry{
+		Writer: p.Writer, WriterVersion: p.Version, Cause: p.cause, Rollout: rollout,
+		Kind: &shiplogv1.Entry_Command{Command: command},
+	}
+}
+
+// append stores answers in as few batches as the log takes. A part that is stored is harmless: the rest is decided again.
+func (p *planner) append(ctx context.Context, answers []answer) error {
+	for len(answers) > 0 {
+		// As many whole answers as fit; one that does not fit alone goes in parts.
+		batch, n := answers[0].commands, 1
+		for n < len(answers) && len(batch)+len(answers[n].commands) <= journal.MaxCommands {
+			batch = append(batch[:len(batch):len(batch)], answers[n].commands...)
+			n++
+		}
+		var last uint64
+		var err error
+		for len(batch) > 0 && err == nil {
+			part := batch[:min(len(batch), journal.MaxCommands)]
+			batch = batch[len(part):]
+			last, err = p.Journal.AppendCommands(ctx, p.fence, part...)
+		}
+		switch {
+		case errors.Is(err, journal.ErrTooLarge) && n > 1:
+			for _, one := range answers[:n] {
+				if err := p.append(ctx, []answer{one}); err != nil {
+					return err
+				}
+			}
+		case errors.Is(err, journal.ErrTooLarge):
+			// One workload's trouble; it is looked at again when it changes.
+			p.Logger.Error().Err(err).Stringer("workload", answers[0].workload).Msg("a command does not fit into the log; make the object smaller")
+		case err != nil:
+			for _, one := range answers {
+				p.dirty[one.workload] = true
+			}
+			return p.appendFailed(ctx, err)
+		default:
+			for _, one := range answers[:n] {
+				p.folded[one.workload] = last
+			}
+		}
+		answers = answers[n:]
+	}
+	return nil
+}
+
+func (p *planner) appendFailed(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, journal.ErrFenced):
+		p.metrics.fenceChanges.Inc()
+		p.follow("fenced out")
+		return nil
+	case errors.Is(err, journal.ErrUnavailable), errors.Is(err, journal.ErrFull):
+		// Whether the commands are in the log is unknown. A new fence settles it: once it is folded, so are they.
+		p.follow(err.Error())
+		return nil
+	}
+	return fmt.Errorf("append commands: %w", err)
+}
+
+// compact makes the compacted view anew, in the background, when enough has happened since the last one.
+func (p *planner) compact(ctx context.Context) {
+	if p.compacting != nil {
+		select {
+		case at := <-p.compacting:
+			// Also after a failure: the next try comes after as many entries again.
+			p.compacted, p.compacting = at, nil
+		default:
+			return
+		}
+	}
+	if p.fence == 0 || p.world.Sequence() < p.compacted+p.CompactAfter {
+		return
+	}
+	at, live := p.world.Sequence(), p.world.Live()
+	p.compacting = make(chan uint64, 1)
+	go func() {
+		p.compactTo(ctx, at, live)
+		p.compacting <- at
+	}()
+}
+
+// compactTo makes the compacted view. That it cannot be made only costs time at the next start.
+func (p *planner) compactTo(ctx context.Context, at uint64, live []uint64) {
+	err := p.Journal.Compact(ctx, at, func(sequence uint64) bool {
+		for len(live) > 0 && live[0] < sequence {
+			live = live[1:]
+		}
+		return len(live) > 0 && live[0] == sequence
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			p.Logger.Warn().Err(err).Uint64("position", at).Msg("cannot make the compacted view")
+		}
+		return
+	}
+	p.Logger.Debug().Uint64("position", at).Msg("compacted view made")
+}
+
+// compactAtEnd saves the next start the work, when there is much and we are the one to do it.
+func (p *planner) compactAtEnd() {
+	const worthIt, bound = 1000, 5 * time.Second
+	if p.fence == 0 || p.compacting != nil || p.world.Sequence() < p.compacted+worthIt {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	p.compactTo(ctx, p.world.Sequence(), p.world.Live())
+}

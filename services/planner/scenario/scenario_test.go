@@ -1,0 +1,324 @@
+// Package scenario tests the planner's rules with scenarios that read as text: testdata holds one file per theme. Each
+// step changes the cluster, lets the rules decide, and shows the commands with their reasons. `go test -rewrite` writes the
+// files anew; commit such a change only if you understand what caused it.
+//
+// Verbs, all on the workload named first, with key=value arguments:
+//
+//	cloneset web replicas=3 image=v2 ...  create or edit a CloneSet (also JSON below the line: a merge patch of the object)
+//	service web                           a Service that selects the Pods of the CloneSet web
+//	apply                                 carry out the commands under way
+//	refuse CODE message...                refuse the commands under way
+//	kubelet [except=web-a]                schedule, start, restart, remove Pods as a node would
+//	fail web-a [phase=Failed]             the containers of a Pod stop being ready
+//	delete web-a                          somebody deletes a Pod by hand
+//	label web-a key=value                 somebody labels a Pod
+//	tick +30s                             time passes
+//	stale / fresh                         the watcher stops, or resumes, vouching
+//	run                                   apply and kubelet until nothing is commanded any more, at one moment
+//	pods, status                          show Pods, or the status of CloneSets
+package scenario
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/world"
+)
+
+var _ = flag.CommandLine // datadriven adds -rewrite
+
+func TestScenarios(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		var c *cluster
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			if d.Cmd == "new" || c == nil {
+				c = newCluster(t)
+			}
+			c.t = t
+			out := c.step(d)
+			c.proveFold(t)
+			return out
+		})
+	})
+}
+
+func (c *cluster) step(d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "new":
+		return ""
+	case "cloneset":
+		c.cloneset(d)
+	case "service":
+		name := d.CmdArgs[0].Key
+		c.store(object{
+			&shiplogv1.ObjectRef{Version: "v1", Resource: "services", Namespace: "default", Name: name},
+			map[string]any{"metadata": map[string]any{"name": name, "namespace": "default"}, "spec": map[string]any{"selector": map[string]any{"app": name}}},
+		}, 0)
+	case "apply":
+		for _, r := range c.pending() {
+			c.apply(r)
+		}
+	case "refuse":
+		for _, r := range c.pending() {
+			c.outcome(r, shiplogv1.Outcome_RESULT_REFUSED, d.CmdArgs[0].Key, strings.Join(keys(d.CmdArgs[1:]), " "))
+		}
+	case "kubelet":
+		c.kubelet(c.argument(d, "except"))
+	case "fail":
+		for _, name := range c.names(d) {
+			o := c.objects[podRef(name)]
+			status := child(o.tree, "status")
+			if phase := c.argument(d, "phase"); phase != nil {
+				status["phase"] = phase[0]
+			}
+			for _, held := range status["conditions"].([]any) {
+				if kind := held.(map[string]any)["type"]; kind == "Ready" || kind == "ContainersReady" {
+					held.(map[string]any)["status"] = "False"
+					held.(map[string]any)["lastTransitionTime"] = c.now.Format(time.RFC3339)
+				}
+			}
+			c.store(o, 0)
+		}
+	case "delete":
+		for _, name := range c.names(d) {
+			o := c.objects[podRef(name)]
+			child(o.tree, "metadata")["deletionTimestamp"] = c.now.Format(time.RFC3339)
+			c.store(o, 0)
+		}
+	case "label":
+		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
+		for _, argument := range d.CmdArgs[1:] {
+			child(child(o.tree, "metadata"), "labels")[argument.Key] = strings.Join(argument.Vals, ",")
+		}
+		c.store(o, 0)
+	case "tick":
+		by, err := time.ParseDuration(strings.TrimPrefix(d.CmdArgs[0].Key, "+"))
+		if err != nil {
+			d.Fatalf(c.t, "%v", err)
+		}
+		if !c.tick(by) {
+			return "no tick was asked for\n"
+		}
+	case "stale":
+		c.stale = true
+		return ""
+	case "fresh":
+		c.stale = false
+	case "run":
+		return c.run(d)
+	case "pods":
+		return c.showPods()
+	case "status":
+		return c.showStatus()
+	default:
+		d.Fatalf(c.t, "unknown verb %q", d.Cmd)
+	}
+	return c.decide()
+}
+
+// cloneset creates or edits a CloneSet from arguments, or from a merge patch given as input.
+func (c *cluster) cloneset(d *datadriven.TestData) {
+	name := d.CmdArgs[0].Key
+	ref := &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets, Namespace: "default", Name: name}
+	held, exists := c.objects[world.RefOf(ref)]
+	if !exists {
+		held = object{ref, map[string]any{
+			"metadata": map[string]any{"name": name, "namespace": "default", "generation": float64(0)},
+			"spec": map[string]any{
+				"selector": map[string]any{"matchLabels": map[string]any{"app": name}},
+				"template": map[string]any{
+					"metadata": map[string]any{"labels": map[string]any{"app": name}},
+					"spec":     map[string]any{"containers": []any{map[string]any{"name": "main", "image": "v1"}}},
+				},
+			},
+		}}
+	}
+	spec := child(held.tree, "spec")
+	for _, argument := range d.CmdArgs[1:] {
+		value := strings.Join(argument.Vals, ",")
+		var number any = value
+		if n, err := strconv.Atoi(value); err == nil {
+			number = float64(n)
+		}
+		update, scale := child(spec, "updateStrategy"), child(spec, "scaleStrategy")
+		switch argument.Key {
+		case "replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds":
+			spec[argument.Key] = number
+		case "image":
+			child(child(spec, "template"), "spec")["containers"].([]any)[0].(map[string]any)["image"] = value
+		case "type", "partition", "maxUnavailable", "maxSurge":
+			update[argument.Key] = number
+		case "paused":
+			update["paused"] = value == "true"
+		case "scaleMaxUnavailable":
+			scale["maxUnavailable"] = number
+		case "podsToDelete":
+			var names []any
+			for _, name := range argument.Vals {
+				names = append(names, c.real(name))
+			}
+			scale["podsToDelete"] = names
+		default:
+			d.Fatalf(c.t, "unknown argument %q", argument.Key)
+		}
+	}
+	if d.Input != "" {
+		before, _ := json.Marshal(held.tree)
+		after, err := jsonpatch.MergePatch(before, []byte(d.Input))
+		if err != nil {
+			d.Fatalf(c.t, "%v", err)
+		}
+		held.tree = map[string]any{}
+		if err := json.Unmarshal(after, &held.tree); err != nil {
+			d.Fatalf(c.t, "%v", err)
+		}
+	}
+	metadata := child(held.tree, "metadata")
+	metadata["generation"] = metadata["generation"].(float64) + 1
+	c.store(held, 0)
+}
+
+// run goes on until nothing is commanded any more; time stands still, so ticks do not come.
+func (c *cluster) run(d *datadriven.TestData) string {
+	var out strings.Builder
+	out.WriteString(c.decide())
+	for turn := 0; ; turn++ {
+		if turn > 100 {
+			d.Fatalf(c.t, "no end after 100 turns:\n%s", out.String())
+		}
+		for _, r := range c.pending() {
+			c.apply(r)
+		}
+		decided := c.decide()
+		if decided == "no commands\n" {
+			if before := len(c.entries); true {
+				c.kubelet(c.argument(d, "except"))
+				if len(c.entries) == before {
+					return out.String()
+				}
+			}
+			if decided = c.decide(); decided == "no commands\n" {
+				continue
+			}
+		}
+		fmt.Fprintf(&out, "--\n%s", decided)
+	}
+}
+
+func (c *cluster) showPods() string {
+	var out strings.Builder
+	for _, ref := range slices.SortedFunc(maps.Keys(c.objects), func(a, b world.Ref) int { return strings.Compare(c.alias(a.Name), c.alias(b.Name)) }) {
+		if ref.Resource != world.ResourcePods {
+			continue
+		}
+		data, _ := json.Marshal(c.objects[ref].tree)
+		var pod struct {
+			Metadata struct {
+				Labels            map[string]string
+				DeletionTimestamp string
+			}
+			Spec   struct{ Containers []world.Container }
+			Status struct {
+				Phase             string
+				ContainerStatuses []world.ContainerStatus
+				Conditions        []world.Condition
+			}
+		}
+		if err := json.Unmarshal(data, &pod); err != nil {
+			c.t.Fatal(err)
+		}
+		ready := "not ready"
+		for _, condition := range pod.Status.Conditions {
+			if condition.Type == "Ready" && condition.Status == "True" {
+				ready = "ready"
+			}
+		}
+		restarts := int32(0)
+		for _, status := range pod.Status.ContainerStatuses {
+			restarts += status.RestartCount
+		}
+		fmt.Fprintf(&out, "%s image=%s %s restarts=%d revision=%s state=%s", ref.Name, pod.Spec.Containers[0].Image, ready, restarts,
+			pod.Metadata.Labels["controller-revision-hash"], pod.Metadata.Labels["lifecycle.apps.kruise.io/state"])
+		if pod.Metadata.DeletionTimestamp != "" {
+			out.WriteString(" terminating")
+		}
+		out.WriteByte('\n')
+	}
+	return c.alias(out.String())
+}
+
+func (c *cluster) showStatus() string {
+	var out strings.Builder
+	for _, ref := range c.world.Workloads() {
+		data, _ := json.MarshalIndent(c.objects[ref].tree["status"], "", "  ")
+		fmt.Fprintf(&out, "%s %s\n", ref.Name, data)
+	}
+	return c.alias(out.String())
+}
+
+// proveFold checks after every step that the log gives the same world when folded again: with every entry delivered twice,
+// and from the live entries alone. Two worlds are the same when they show and decide the same.
+func (c *cluster) proveFold(t *testing.T) {
+	t.Helper()
+	twice, compacted := world.New(), world.New()
+	live := c.world.Live()
+	for _, r := range c.entries {
+		fold(t, twice, r)
+		fold(t, twice, r)
+		if slices.Contains(live, r.sequence) {
+			fold(t, compacted, r)
+		}
+	}
+	want := c.world.Describe()
+	for how, other := range map[string]*world.World{"every entry twice": twice, "from the live entries": compacted} {
+		if got := other.Describe(); got != want {
+			t.Fatalf("folding %s gives another world\n--- want\n%s\n--- got\n%s", how, want, got)
+		}
+	}
+}
+
+func (c *cluster) argument(d *datadriven.TestData, key string) []string {
+	for _, argument := range d.CmdArgs {
+		if argument.Key == key {
+			names := make([]string, len(argument.Vals))
+			for i, name := range argument.Vals {
+				names[i] = c.real(name)
+			}
+			return names
+		}
+	}
+	return nil
+}
+
+func (c *cluster) names(d *datadriven.TestData) []string {
+	var names []string
+	for _, argument := range d.CmdArgs {
+		if len(argument.Vals) == 0 {
+			names = append(names, c.real(argument.Key))
+		}
+	}
+	return names
+}
+
+func keys(arguments []datadriven.CmdArg) []string {
+	var out []string
+	for _, argument := range arguments {
+		out = append(out, argument.Key)
+	}
+	return out
+}
+
+func podRef(name string) world.Ref {
+	return world.Ref{Resource: world.ResourcePods, Namespace: "default", Name: name}
+}
