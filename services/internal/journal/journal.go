@@ -33,6 +33,9 @@ var (
 // MaxCommands is how many commands one AppendCommands takes.
 const MaxCommands = 500
 
+// MaxCommandBytes is how large the commands of one AppendCommands may be together.
+const MaxCommandBytes = 64 << 20
+
 // Record is one entry with what the log knows of it.
 type Record struct {
 	// Sequence is the position in the log, from 1. It never repeats; a reader sees it rise.
@@ -47,9 +50,12 @@ type Record struct {
 
 // From says where a Reader starts.
 type From struct {
-	// Compacted starts with the newest compacted view and goes on with what followed it; the other fields are ignored.
+	// Compacted starts with the newest compacted view and goes on with what followed it; the other fields are ignored. With
+	// no usable view it starts at the oldest entry. Entries after the view that retention has already taken away are missing
+	// without an error (State.Missing counts them, and a warning is logged), for Kubernetes stays the truth of what exists.
 	Compacted bool
-	// Sequence starts at this position; 0: see Time.
+	// Sequence starts at this position; 0: see Time. A position after the next one to be written is ErrGap: the log was
+	// rolled back.
 	Sequence uint64
 	// Time starts at the first entry that is not older; zero: at the oldest entry.
 	Time time.Time
@@ -59,7 +65,9 @@ type From struct {
 type Journal interface {
 	// Append stores facts, vouches and outcomes in the given order and returns the sequence of the last one. Each has an
 	// identity (a fact: UID and resource version; an outcome: its command and attempt), so appending it again, from here
-	// or from another process, stores nothing. Errors: ErrFull, ErrUnavailable, ErrTooLarge.
+	// or from another process, within two minutes, stores nothing. If the log fails in the middle, a tail of the entries is
+	// not stored; trying again may then store an entry after one that another process stored meanwhile. Errors: ErrFull,
+	// ErrUnavailable, ErrTooLarge (nothing was appended).
 	Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error)
 
 	// RaiseFence appends a fence and returns its sequence. From then on only AppendCommands with this sequence succeeds.
@@ -126,6 +134,9 @@ type State struct {
 	FirstSequence, LastSequence uint64
 	// Compacted is the position of the newest compacted view; 0: there is none.
 	Compacted uint64
+	// Missing is how many positions between the compacted view and the oldest entry retention has taken away: what a start
+	// from the compacted view does not see. 0 unless nobody compacted for longer than the retention.
+	Missing uint64
 	// Bytes on disk, and how many it may become (0: no limit).
 	Bytes, MaxBytes uint64
 }

@@ -21,8 +21,7 @@ const (
 const DefaultCloneSetMaxUnavailable = "20%"
 
 // CloneSetUpdateStrategyType says how Pods come to a new revision.
-// +kubebuilder:validation:XValidation:rule="self in ['ReCreate', 'InPlaceIfPossible', 'InPlaceOnly', 'OnDelete', '']",message="updateStrategy.type must be 'ReCreate', 'InPlaceIfPossible', 'InPlaceOnly' or 'OnDelete'"
-// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:Enum=ReCreate;InPlaceIfPossible;InPlaceOnly;OnDelete;""
 type CloneSetUpdateStrategyType string
 
 // Ways to a new revision. The empty string means ReCreate.

@@ -18,6 +18,7 @@ type UpdatePriorityStrategy struct {
 	OrderPriority []UpdatePriorityOrderTerm `json:"orderPriority,omitempty"`
 	// WeightPriority puts Pods with a greater sum of matching weights first.
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
 	WeightPriority []UpdatePriorityWeightTerm `json:"weightPriority,omitempty"`
 }
 

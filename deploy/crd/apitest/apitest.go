@@ -1,0 +1,57 @@
+// Package apitest connects tests to a real API server. It starts none: the environment names one.
+package apitest
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"shiplog.dev/deploy/crd"
+)
+
+// Variable names the kubeconfig of the API server to test against. Tests create namespaces there and remove them.
+const Variable = "SHIPLOG_TEST_KUBECONFIG"
+
+// Config returns how to reach the API server, with our CRDs installed. Without one the test is skipped, or fails where
+// CI=true, so that a pipeline cannot pass by testing nothing.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	path := os.Getenv(Variable)
+	if path == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s is not set, and CI=true allows no skipping", Variable)
+		}
+		t.Skipf("%s is not set", Variable)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		t.Fatalf("read %s: %v", path, err)
+	}
+	config.QPS = -1
+	if err := crd.Install(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// Namespace creates a namespace that lives as long as the test and returns its name.
+func Namespace(t testing.TB, config *rest.Config) string {
+	t.Helper()
+	client := kubernetes.NewForConfigOrDie(config).CoreV1().Namespaces()
+	namespace, err := client.Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "shiplog-test-"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatalf("create a namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		// The test's own context has ended by now. Without a namespace controller it stays in Terminating; harmless.
+		_ = client.Delete(context.Background(), namespace.Name, metav1.DeleteOptions{})
+	})
+	return namespace.Name
+}

@@ -1,0 +1,67 @@
+// Command complete adds to generated CRDs what the markers of controller-gen cannot say: a sketch of the Pod template, so
+// that the API server itself can check the few fields that matter, and bounds on label selectors, without which the cost
+// of the rules over them has no limit. Everything else of a template stays without a schema. It rewrites the files that
+// it is given and touches nothing else.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// Bounds far above what anybody writes. A label value has at most 63 bytes in any case, a key 317.
+const (
+	maxLabels      = 128
+	maxLabelKey    = 317
+	maxLabelValue  = 63
+	maxExpressions = 64
+)
+
+func main() {
+	for _, path := range os.Args[1:] {
+		if err := complete(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+func complete(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(raw, &crd); err != nil {
+		return fmt.Errorf("decode %s: %w", path, err)
+	}
+	for i := range crd.Spec.Versions {
+		root := crd.Spec.Versions[i].Schema.OpenAPIV3Schema
+		spec := root.Properties["spec"]
+		spec.Properties["selector"] = bounded(spec.Properties["selector"])
+		spec.Properties["template"] = sketch(spec.Properties["template"])
+		spec.XValidations = append(spec.XValidations, selectorMatchesTemplate()...)
+		root.Properties["spec"] = spec
+	}
+	out, err := yaml.Marshal(definition{crd.TypeMeta, meta{crd.Name, crd.Annotations}, crd.Spec})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return os.WriteFile(path, out, 0o644)
+}
+
+// definition is a CRD without status and creation time, which are not ours to write.
+type definition struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        meta                                         `json:"metadata"`
+	Spec            apiextensionsv1.CustomResourceDefinitionSpec `json:"spec"`
+}
+
+type meta struct {
+	Name        string            `json:"name"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}

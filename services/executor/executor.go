@@ -1,0 +1,177 @@
+// Package executor carries out the commands of the log: one command, one API write, one outcome. It takes commands as
+// work, so several executors share them; preconditions and "already so" make an effect happen once although a command may
+// be handed out again. It reads the objects that it writes and nothing else. It decides nothing: what the API server or a
+// precondition refuses goes back to the log, and the planner looks again.
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"k8s.io/client-go/rest"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/services/internal/journal"
+)
+
+const (
+	// workName is shared by all executors of a cluster, so each command goes to one of them.
+	workName = "executor"
+	// maxHeld is how many commands are held at once: under way, waiting for their object's turn, or backing off.
+	maxHeld = 1024
+	// appendWithin bounds how long an outcome is offered to a log that does not take it. After that the command is left
+	// undone: it is handed out again, and its effect found to be there.
+	appendWithin = 30 * time.Second
+)
+
+// Options of Run. All but Registry and Version are required.
+type Options struct {
+	Config  *rest.Config
+	Journal journal.Journal
+	Logger  zerolog.Logger
+	// Registry takes the metrics; nil: none.
+	Registry prometheus.Registerer
+	// Writer names this instance in the entries that it appends, for example "executor/host-1".
+	Writer string
+	// Version of the program.
+	Version string
+}
+
+type executor struct {
+	options Options
+	client  *client
+	metrics *metrics
+	patience
+}
+
+// Run carries out commands until ctx ends, and then returns nil. Commands that were under way are handed out again. Other
+// errors: the connection to the API server cannot be set up, or the log's work ended with an error of journal.
+func Run(ctx context.Context, options Options) error {
+	metrics := newMetrics(options.Registry)
+	client, err := newClient(options.Config, newLimiter(metrics.limit.Set))
+	if err != nil {
+		return fmt.Errorf("set up the executor's connection to the API server: %w", err)
+	}
+	e := &executor{options: options, client: client, metrics: metrics, patience: standard}
+	return e.run(ctx)
+}
+
+func (e *executor) run(ctx context.Context) error {
+	work, err := e.options.Journal.Commands(ctx, workName)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("take commands from the log: %w", err)
+	}
+	defer work.Close()
+
+	turns := newTurns()
+	held := make(chan struct{}, maxHeld)
+	var under sync.WaitGroup
+	defer under.Wait()
+	retry := e.backoff()
+	for {
+		select {
+		case held <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		task, err := work.Next(ctx)
+		if err != nil {
+			<-held
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case !errors.Is(err, journal.ErrUnavailable):
+				return fmt.Errorf("take a command from the log: %w", err)
+			}
+			e.options.Logger.Warn().Err(err).Msg("the log hands out no commands; trying again")
+			if retry.wait(ctx, 0) != nil {
+				return nil
+			}
+			continue
+		}
+		retry = e.backoff()
+		turn := turns.take(key(task.Entry.GetCommand().GetObject()))
+		under.Go(func() {
+			defer func() { turn.done(); <-held }()
+			if !turn.await(ctx) {
+				return
+			}
+			e.finish(ctx, task)
+		})
+	}
+}
+
+// finish executes the command unless its outcome is in the log, and puts the outcome there. If that fails the command
+// stays undone in the log, which hands it out again.
+func (e *executor) finish(ctx context.Context, task *journal.Task) {
+	command := task.Entry.GetCommand()
+	log := e.options.Logger.With().Uint64("command", task.Sequence).Str("object", key(command.GetObject())).Logger()
+	if task.Again {
+		known, err := e.known(ctx, task)
+		if err != nil {
+			log.Warn().Err(err).Msg("cannot tell whether the command was done; leaving it to be handed out again")
+			return
+		}
+		if known {
+			e.done(ctx, task, log)
+			return
+		}
+	}
+	entries := e.execute(ctx, task)
+	if entries == nil {
+		return // ctx ended before anything was known
+	}
+	if err := e.record(ctx, entries); err != nil {
+		log.Error().Err(err).Msg("cannot record the outcome; the command will be handed out again")
+		return
+	}
+	e.done(ctx, task, log)
+}
+
+func (e *executor) done(ctx context.Context, task *journal.Task, log zerolog.Logger) {
+	if err := task.Done(ctx); err != nil && ctx.Err() == nil {
+		log.Warn().Err(err).Msg("cannot tell the log that the command is done; its outcome stands")
+	}
+}
+
+// known says whether the log holds an outcome of this command or of a later one for the same object.
+func (e *executor) known(ctx context.Context, task *journal.Task) (bool, error) {
+	last, err := e.options.Journal.LastOutcome(ctx, task.Entry.GetCommand().GetObject())
+	if err != nil {
+		return false, fmt.Errorf("read the last outcome: %w", err)
+	}
+	return last != nil && last.Entry.GetCause() >= task.Sequence, nil
+}
+
+// record appends the entries, and tries again while the log cannot take them.
+func (e *executor) record(ctx context.Context, entries []*shiplogv1.Entry) error {
+	ctx, cancel := context.WithTimeout(ctx, appendWithin)
+	defer cancel()
+	for retry := e.backoff(); ; {
+		_, err := e.options.Journal.Append(ctx, entries...)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, journal.ErrTooLarge) && len(entries) > 1:
+			entries = entries[len(entries)-1:] // the outcome without the fact
+		case errors.Is(err, journal.ErrTooLarge), ctx.Err() != nil:
+			return fmt.Errorf("append the outcome: %w", err)
+		default:
+			if retry.wait(ctx, 0) != nil {
+				return fmt.Errorf("append the outcome: %w", err)
+			}
+		}
+	}
+}
+
+func key(ref *shiplogv1.ObjectRef) string {
+	return ref.GetGroup() + "/" + ref.GetResource() + "/" + ref.GetNamespace() + "/" + ref.GetName()
+}

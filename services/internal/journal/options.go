@@ -1,0 +1,108 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Durability says what an acknowledged entry survives.
+type Durability string
+
+const (
+	// Fast survives the end of any process. Power loss may take the last seconds on a single server.
+	Fast Durability = "fast"
+	// Strict survives power loss: an embedded server syncs every write, an external one holds three replicas.
+	Strict Durability = "strict"
+)
+
+// Options say which log to open and how it is kept.
+type Options struct {
+	// URL of an external NATS server, or several, separated by commas. Either URL or Directory is set.
+	URL string
+	// Directory where an embedded server keeps the log.
+	Directory string
+	// Listen is the address "host:port" at which the embedded server takes other clients; empty: none.
+	Listen string
+	// StoreLimit is how many bytes everything that the embedded server stores may take; 0: what the disk gives.
+	StoreLimit int64
+
+	// Cluster is the token of the Kubernetes cluster in subjects; default "local".
+	Cluster string
+	// ClusterUID identifies the Kubernetes cluster for ever. The log remembers the first one it is opened with. Empty: not checked.
+	ClusterUID string
+
+	// Durability; default Fast.
+	Durability Durability
+	// Retention is for how long entries are kept; 0: for ever.
+	Retention time.Duration
+	// MaxBytes is how large the log becomes before the oldest entries go; 0: no limit.
+	MaxBytes int64
+	// Replicas of the log; default 1, or 3 for Strict with URL.
+	Replicas int
+	// Shards over which commands are spread; default 1.
+	Shards uint32
+
+	// Patience is how long one call tries before it gives up with ErrUnavailable; default 10 s.
+	Patience time.Duration
+	// Log takes what the log, and an embedded server, have to say; the zero value says nothing.
+	Log zerolog.Logger
+}
+
+// complete fills in what was left out and refuses what cannot be.
+func (o Options) complete() (Options, error) {
+	if (o.URL == "") == (o.Directory == "") {
+		return o, errors.New("open the log: either a URL or a directory is needed")
+	}
+	if o.Cluster == "" {
+		o.Cluster = "local"
+	}
+	switch o.Durability {
+	case "":
+		o.Durability = Fast
+	case Fast, Strict:
+	default:
+		return o, fmt.Errorf("open the log: durability %q is neither %q nor %q", o.Durability, Fast, Strict)
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+		if o.Durability == Strict && o.URL != "" {
+			o.Replicas = 3
+		}
+	}
+	if o.Directory != "" && o.Replicas != 1 {
+		return o, fmt.Errorf("open the log in %s: an embedded server keeps one replica, not %d", o.Directory, o.Replicas)
+	}
+	if o.Shards == 0 {
+		o.Shards = 1
+	}
+	if o.Patience == 0 {
+		o.Patience = 10 * time.Second
+	}
+	if o.Retention < 0 || o.MaxBytes < 0 || o.StoreLimit < 0 || o.Replicas < 0 || o.Patience < 0 {
+		return o, errors.New("open the log: a limit is negative")
+	}
+	return o, nil
+}
+
+// streamName of the log of a cluster.
+func streamName(cluster string) string {
+	if cluster == "local" {
+		return "SHIPLOG"
+	}
+	return "SHIPLOG_" + nameOf(cluster)
+}
+
+// bucketName of the compacted views of a cluster.
+func bucketName(cluster string) string {
+	if cluster == "local" {
+		return "SHIPLOG_COMPACTED"
+	}
+	return "SHIPLOG_COMPACTED_" + nameOf(cluster)
+}
+
+// nameOf encodes a cluster's token like a token of a subject, with "_" for the "%" that names do not take.
+func nameOf(cluster string) string { return strings.ReplaceAll(encodeToken(cluster), "%", "_") }

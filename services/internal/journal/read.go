@@ -1,0 +1,156 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// maxTaken is how many records Next returns at most.
+	maxTaken = 4096
+	// A reader stops decoding ahead of its taker at either of these.
+	aheadRecords = 2 * maxTaken
+	aheadBytes   = 16 << 20
+)
+
+func (j *logStream) Read(ctx context.Context, from From) (Reader, error) {
+	fail := func(err error) (Reader, error) { return nil, fmt.Errorf("read the log: %w", err) }
+	info, err := j.info(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	r := &reader{j: j, queue: newQueue()}
+	sequence := from.Sequence
+	if from.Compacted {
+		if r.view, err = j.newestView(ctx, info.State.LastSeq); err != nil {
+			return fail(err)
+		}
+		sequence = r.view.at + 1
+		if n := missing(r.view.at, info.State.FirstSeq); n > 0 {
+			j.options.Log.Warn().Uint64("compacted", r.view.at).Uint64("first", info.State.FirstSeq).Uint64("missing", n).
+				Msg("entries after the compacted view have left the log; the world is only complete after the next vouch")
+			sequence = info.State.FirstSeq
+		}
+		if r.view.at == 0 {
+			sequence = 0
+		}
+	}
+	if sequence > info.State.LastSeq+1 {
+		return fail(fmt.Errorf("%w: position %d is asked for, the log ends at %d", ErrGap, sequence, info.State.LastSeq))
+	}
+	if sequence > 0 {
+		r.queue.expected = sequence
+	}
+	if r.feed, err = j.openFeed(ctx, sequence, from.Time); err != nil {
+		return fail(err)
+	}
+	var end context.CancelFunc
+	r.running, end = context.WithCancel(j.closing)
+	r.close = sync.OnceFunc(func() {
+		end()
+		r.feed.close()
+	})
+	go r.run()
+	return r, nil
+}
+
+// reader decodes ahead of its taker.
+type reader struct {
+	j       *logStream
+	view    view // delivered first, unless at is 0
+	feed    *feed
+	queue   *queue
+	running context.Context
+	close   func()
+}
+
+func (r *reader) Close() { r.close() }
+
+// run fills the queue until the reader is closed or something is wrong for good.
+func (r *reader) run() {
+	defer r.close()
+	err := r.view.each(r.running, r.j, func(m raw) error { return r.take(m, true) })
+	for err == nil {
+		var m raw
+		var own bool
+		if m, own, err = r.feed.next(); err != nil {
+			break
+		}
+		if own {
+			err = r.queue.pass(m.sequence)
+		} else {
+			err = r.take(m, false)
+		}
+	}
+	r.queue.end(err)
+}
+
+func (r *reader) take(m raw, old bool) error {
+	entry, err := decode(m.sequence, m.data)
+	if err != nil {
+		return err
+	}
+	return r.queue.put(r.running, Record{Sequence: m.sequence, Time: m.time, Subject: m.subject, Size: len(m.data), Entry: entry}, old)
+}
+
+func (r *reader) Next(ctx context.Context) ([]Record, error) {
+	patience := r.j.options.Patience
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		records, jump, err := r.queue.peek()
+		if len(records) > 0 {
+			if jump > 0 {
+				if records, err = r.verify(ctx, records, jump); err != nil {
+					return nil, err
+				}
+			}
+			r.queue.drop(len(records))
+			return records, nil
+		}
+		if err != nil {
+			if r.running.Err() != nil && r.j.closing.Err() == nil && errors.Is(err, ErrUnavailable) {
+				return nil, errors.New("read the log: the reader is closed")
+			}
+			return nil, fmt.Errorf("read the log: %w", err)
+		}
+		select {
+		case <-r.queue.filled:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timer.C:
+			if !r.j.nc.IsConnected() {
+				return nil, fmt.Errorf("read the log: %w: no connection", ErrUnavailable)
+			}
+			timer.Reset(patience)
+		}
+	}
+}
+
+// verify tells positions that were never handed out to readers (notes that ticks replaced, jumped over at a position of the
+// stream that still stands) from entries that retention took before they were read. Only the front of the log ever goes, so
+// nothing is lost if the oldest message does not stand after the first jump. It returns the records before a loss, or ErrGap
+// if there are none. It errs on the side of ErrGap when retention reaches a jump at this very moment.
+func (r *reader) verify(ctx context.Context, records []Record, jump uint64) ([]Record, error) {
+	info, err := r.j.info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	first := info.State.FirstSeq
+	if first <= jump {
+		return records, nil
+	}
+	for i, record := range records {
+		if record.Sequence < jump {
+			continue
+		}
+		if i > 0 {
+			return records[:i], nil
+		}
+		break
+	}
+	return nil, fmt.Errorf("read the log: %w: position %d was due, the log begins at %d", ErrGap, jump, first)
+}

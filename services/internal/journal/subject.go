@@ -1,0 +1,251 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// The subjects of the log, after "shiplog.CLUSTER.". Readers see all of them but wake.
+const (
+	spaceFact    = "fact"  // fact.GROUP.RESOURCE.NAMESPACE.NAME: objects observed and deleted
+	spaceVouch   = "vouch" // vouch: the watcher's word
+	spaceCommand = "cmd"   // cmd.SHARD.GROUP.RESOURCE.NAMESPACE.NAME: writes for the executor
+	spaceWish    = "wish"  // wish.GROUP.RESOURCE.NAMESPACE.NAME: commands that only ask for a tick; no executor takes them
+	spaceWake    = "wake"  // wake.ID: the note by which the log remembers a wish; goes when the tick comes
+	spaceTick    = "tick"  // tick.ID
+	spaceOutcome = "out"   // out.GROUP.RESOURCE.NAMESPACE.NAME
+	spaceFence   = "fence" // fence.planner
+	// spaceLead is outside the stream: it carries the heartbeats of leaders.
+	spaceLead = "lead"
+)
+
+const (
+	root        = "shiplog"
+	fenceHolder = "planner"
+	coreToken   = "core"
+	emptyToken  = "_"
+
+	// maxSubject is in bytes. A server takes 4 kB for a protocol line, which holds a reply subject too.
+	maxSubject = 2048
+)
+
+// Address is what a subject says.
+type Address struct {
+	// Cluster token, decoded.
+	Cluster string
+	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out or fence.
+	Space string
+	// Shard of a cmd subject.
+	Shard uint32
+	// Object holds group, resource, namespace and name; nil where the subject names none.
+	Object *shiplogv1.ObjectRef
+	// ID of a tick or of the wish that a wake subject remembers.
+	ID string
+}
+
+// SubjectOf returns the subject that entry has in the log of cluster, whose commands are spread over shards (at least 1).
+// It fails for an entry of no known kind and for one whose names are too long for a subject.
+func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, error) {
+	a := Address{Cluster: cluster}
+	switch kind := entry.GetKind().(type) {
+	case *shiplogv1.Entry_ObjectObserved:
+		a.Space, a.Object = spaceFact, kind.ObjectObserved.GetObject()
+	case *shiplogv1.Entry_ObjectDeleted:
+		a.Space, a.Object = spaceFact, kind.ObjectDeleted.GetObject()
+	case *shiplogv1.Entry_Vouched:
+		a.Space = spaceVouch
+	case *shiplogv1.Entry_Ticked:
+		a.Space, a.ID = spaceTick, kind.Ticked.GetId()
+	case *shiplogv1.Entry_Command:
+		a.Space, a.Object = spaceCommand, kind.Command.GetObject()
+		if _, wish := kind.Command.GetEffect().(*shiplogv1.Command_WakeAt); wish {
+			a.Space = spaceWish
+		} else {
+			a.Shard = shardOf(a.Object, shards)
+		}
+	case *shiplogv1.Entry_Outcome:
+		a.Space, a.Object = spaceOutcome, kind.Outcome.GetObject()
+	case *shiplogv1.Entry_FenceRaised:
+		a.Space = spaceFence
+	default:
+		return "", errors.New("the entry is of no kind that has a subject")
+	}
+	subject := a.String()
+	if len(subject) > maxSubject {
+		return "", fmt.Errorf("%w: its subject would be %d bytes long, the log takes %d", ErrTooLarge, len(subject), maxSubject)
+	}
+	return subject, nil
+}
+
+// shardOf spreads objects by namespace and name, so that all commands for one object, and for objects of one name, meet.
+func shardOf(object *shiplogv1.ObjectRef, shards uint32) uint32 {
+	if shards < 2 {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(object.GetNamespace() + "/" + object.GetName()))
+	return h.Sum32() % shards
+}
+
+// String returns the subject.
+func (a Address) String() string {
+	var b strings.Builder
+	b.Grow(128)
+	b.WriteString(root)
+	writeToken(&b, a.Cluster)
+	b.WriteByte('.')
+	b.WriteString(a.Space)
+	switch a.Space {
+	case spaceCommand:
+		b.WriteByte('.')
+		b.WriteString(strconv.FormatUint(uint64(a.Shard), 10))
+		writeObject(&b, a.Object)
+	case spaceFact, spaceWish, spaceOutcome:
+		writeObject(&b, a.Object)
+	case spaceTick, spaceWake:
+		writeToken(&b, a.ID)
+	case spaceFence:
+		b.WriteString("." + fenceHolder)
+	}
+	return b.String()
+}
+
+// ParseSubject is the inverse of Address.String.
+func ParseSubject(subject string) (Address, error) {
+	var a Address
+	fail := func(why string) (Address, error) {
+		return Address{}, fmt.Errorf("subject %q: %s", subject, why)
+	}
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < 3 || tokens[0] != root {
+		return fail("not one of the log")
+	}
+	var err error
+	if a.Cluster, err = decodeToken(tokens[1]); err != nil {
+		return fail(err.Error())
+	}
+	a.Space = tokens[2]
+	rest := tokens[3:]
+	switch a.Space {
+	case spaceVouch:
+		if len(rest) != 0 {
+			return fail("more tokens than a vouch has")
+		}
+		return a, nil
+	case spaceFence:
+		if len(rest) != 1 || rest[0] != fenceHolder {
+			return fail("not the planner's fence")
+		}
+		return a, nil
+	case spaceTick, spaceWake:
+		if len(rest) != 1 {
+			return fail("one identity expected")
+		}
+		if a.ID, err = decodeToken(rest[0]); err != nil {
+			return fail(err.Error())
+		}
+		return a, nil
+	case spaceCommand:
+		if len(rest) == 0 {
+			return fail("a shard expected")
+		}
+		shard, err := strconv.ParseUint(rest[0], 10, 32)
+		if err != nil || strconv.FormatUint(shard, 10) != rest[0] {
+			return fail("the shard is no number")
+		}
+		a.Shard = uint32(shard)
+		rest = rest[1:]
+	case spaceFact, spaceWish, spaceOutcome:
+	default:
+		return fail("of no known kind")
+	}
+	if len(rest) != 4 {
+		return fail("group, resource, namespace and name expected")
+	}
+	var names [4]string
+	for i, token := range rest {
+		if i == 0 && token == coreToken {
+			continue // the core group is the empty one
+		}
+		if names[i], err = decodeToken(token); err != nil {
+			return fail(err.Error())
+		}
+	}
+	a.Object = &shiplogv1.ObjectRef{Group: names[0], Resource: names[1], Namespace: names[2], Name: names[3]}
+	return a, nil
+}
+
+func writeObject(b *strings.Builder, object *shiplogv1.ObjectRef) {
+	switch group := object.GetGroup(); group {
+	case "":
+		b.WriteString("." + coreToken)
+	case coreToken: // a group of that very name must not become the core group
+		fmt.Fprintf(b, ".%%%02X%s", coreToken[0], coreToken[1:])
+	default:
+		writeToken(b, group)
+	}
+	writeToken(b, object.GetResource())
+	writeToken(b, object.GetNamespace())
+	writeToken(b, object.GetName())
+}
+
+// writeToken appends a dot and s as one token: bytes outside [A-Za-z0-9-] become %XX, the empty string becomes "_".
+func writeToken(b *strings.Builder, s string) {
+	const digits = "0123456789ABCDEF"
+	b.WriteByte('.')
+	if s == "" {
+		b.WriteString(emptyToken)
+		return
+	}
+	for i := range len(s) {
+		if c := s[i]; plain(c) {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(digits[c>>4])
+			b.WriteByte(digits[c&15])
+		}
+	}
+}
+
+func encodeToken(s string) string {
+	var b strings.Builder
+	writeToken(&b, s)
+	return b.String()[1:]
+}
+
+func decodeToken(token string) (string, error) {
+	if token == emptyToken {
+		return "", nil
+	}
+	if token == "" {
+		return "", errors.New("an empty token")
+	}
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		if plain(c) {
+			b.WriteByte(c)
+			continue
+		}
+		if c != '%' || i+2 >= len(token) {
+			return "", fmt.Errorf("token %q is not encoded", token)
+		}
+		v, err := strconv.ParseUint(token[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", fmt.Errorf("token %q is not encoded", token)
+		}
+		b.WriteByte(byte(v))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-'
+}
