@@ -40,6 +40,8 @@ type Options struct {
 	Writer, Version string
 	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: 20,000.
 	CompactAfter uint64
+	// Ready is called once everything that was in the log at the start is folded; nil: nobody asks.
+	Ready func()
 }
 
 // Run plans until ctx ends, which is no error. It returns an error when the log holds what cannot be folded or has lost
@@ -58,7 +60,7 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return fmt.Errorf("plan: ask for the state of the log: %w", err)
 	}
-	p.compacted = state.Compacted
+	p.compacted, p.caughtUp = state.Compacted, state.LastSequence
 	changes, failed := p.read(ctx)
 	vacancies := make(chan struct{})
 	go p.awaitVacancies(ctx, vacancies)
@@ -104,6 +106,9 @@ type planner struct {
 	// index counts the commands given at position cause.
 	cause uint64
 	index uint32
+
+	// caughtUp is the position at which Ready is called.
+	caughtUp uint64
 
 	compacted  uint64
 	compacting chan uint64
@@ -204,6 +209,10 @@ func (p *planner) fold(batch []world.Change) {
 	}
 	for _, ref := range p.world.Touched() {
 		p.dirty[ref] = true
+	}
+	if p.Ready != nil && p.world.Sequence() >= p.caughtUp {
+		p.Ready()
+		p.Ready = nil
 	}
 	p.metrics.folded.Add(float64(len(batch)))
 	p.metrics.position.Set(float64(p.world.Sequence()))

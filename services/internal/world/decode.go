@@ -124,3 +124,7 @@ func metaOf(object any) *Meta {
 	}
 	panic(fmt.Sprintf("world: no metadata in %T", object))
 }
+
+// Object returns what a fact shows, one of this package's pointer types; nil for other entries, and for objects that the
+// world does not hold. The caller must not change it.
+func (c Change) Object() any { return c.object }

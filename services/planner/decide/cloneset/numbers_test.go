@@ -28,7 +28,7 @@ func TestNumbers(t *testing.T) {
 		is   string
 	}{
 		{"a: two Pods start", spec{replicas: 10, maxUnavailable: 2}, counts{pods: 10, old: 10, actingOld: 10}, updating, "update 10, unavailable 2"},
-		{"b: surge first", spec{replicas: 10, partition: 3, maxUnavailable: 2, maxSurge: 1}, counts{pods: 10, old: 10, actingOld: 10}, scaling, "up 1 (0 old, limit 1), down 0 (0 old), delete 0"},
+		{"b: surge first", spec{replicas: 10, partition: 3, maxUnavailable: 2, maxSurge: 1}, counts{pods: 10, old: 10, actingOld: 10}, scaling, "up 1 (0 old, limit 1), down 0 (7 old), delete 0"},
 		{"c: b with the new Pod", spec{replicas: 10, partition: 3, maxUnavailable: 2, maxSurge: 1}, counts{pods: 11, old: 10, actingOld: 10, actingNew: 1, unavailableNew: 1, unavailableNow: 1}, updating, "update 6, unavailable 3"},
 		{"d: surge before deletion", spec{replicas: 5, maxUnavailable: 1, maxSurge: 1}, counts{pods: 5, actingNew: 5, unavailableNew: 1, unavailableNow: 1, specifiedNew: 1}, scaling, "up 1 (0 old, limit 1), down 0 (0 old), delete 0"},
 		{"e: no surge needed", spec{replicas: 5, maxUnavailable: 2, maxSurge: 1}, counts{pods: 5, actingNew: 5, unavailableNew: 1, unavailableNow: 1, specifiedNew: 1}, scaling, "up 0 (0 old, limit 0), down 0 (0 old), delete 1"},

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"shiplog.dev/services/internal/journal"
+)
+
+// connection says how to reach the two things that services talk to: the API server and the log.
+type connection struct {
+	kubeconfig  string
+	stateDir    string
+	natsURL     string
+	natsListen  string
+	cluster     string
+	durability  string
+	retention   time.Duration
+	maxLogBytes string
+	logFormat   string
+	verbose     bool
+}
+
+// logAddressFile, below the state directory, holds the address at which a running embedded server can be reached.
+const logAddressFile = "nats.url"
+
+func (c *connection) bindKubernetes(flags *pflag.FlagSet) {
+	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster (default: $KUBECONFIG, then in-cluster, then ~/.kube/config)")
+}
+
+func (c *connection) bindJournal(flags *pflag.FlagSet) {
+	flags.StringVar(&c.natsURL, "nats-url", "", "`URL` of an external NATS server (several: separated by commas)")
+	flags.StringVar(&c.cluster, "cluster", "local", "`NAME` of this cluster in the subjects of the log")
+	flags.StringVar(&c.durability, "durability", "fast", "what an acknowledged entry survives: fast (the end of any process) or strict (power loss)")
+	flags.DurationVar(&c.retention, "retention", 7*24*time.Hour, "for how long entries are kept; 0: for ever")
+	flags.StringVar(&c.maxLogBytes, "max-log-bytes", "10Gi", "how large the log becomes before its oldest entries are dropped; 0: no limit")
+}
+
+func (c *connection) bindLogging(flags *pflag.FlagSet) {
+	flags.StringVar(&c.logFormat, "log-format", "console", "format of log lines: console or json")
+	flags.BoolVarP(&c.verbose, "verbose", "v", false, "log more")
+}
+
+// logger for this process. Lines of client-go go the same way.
+func (c *connection) logger() (zerolog.Logger, error) {
+	var out io.Writer = os.Stderr
+	switch c.logFormat {
+	case "console":
+		out = zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(os.Stderr)}
+	case "json":
+	default:
+		return zerolog.Nop(), usageError{fmt.Errorf("--log-format %q is neither console nor json", c.logFormat)}
+	}
+	level := zerolog.InfoLevel
+	if c.verbose {
+		level = zerolog.DebugLevel
+	}
+	logger := zerolog.New(out).Level(level).With().Timestamp().Logger()
+	klog.SetSlogLogger(slog.New(zerolog.NewSlogHandler(logger.With().Str("from", "client-go").Logger())))
+	return logger, nil
+}
+
+func isTerminal(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// rest returns how to reach the API server, after it has answered, and the identity of the cluster behind it.
+func (c *connection) rest(ctx context.Context) (*rest.Config, string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("read the kubeconfig (--kubeconfig %q): %w", c.kubeconfig, err)
+	}
+	// The services pace themselves by what the API server can take.
+	config.QPS = -1
+	probe := rest.CopyConfig(config)
+	probe.Timeout = 10 * time.Second
+	client, err := kubernetes.NewForConfig(probe)
+	if err != nil {
+		return nil, "", fmt.Errorf("use the kubeconfig: %w", err)
+	}
+	// The UID of kube-system lives as long as the cluster.
+	namespace, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return nil, "", fmt.Errorf("reach the API server at %s: %w", config.Host, err)
+	}
+	return config, string(namespace.UID), nil
+}
+
+// open opens the log for a service.
+func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog.Logger) (journal.Journal, error) {
+	options := journal.Options{
+		URL: c.natsURL, Cluster: c.cluster, ClusterUID: clusterUID, Durability: journal.Durability(c.durability),
+		Retention: c.retention, Log: logger.With().Str("service", "log").Logger(),
+	}
+	limit, err := resource.ParseQuantity(c.maxLogBytes)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--max-log-bytes %q: %w", c.maxLogBytes, err)}
+	}
+	options.MaxBytes = limit.Value()
+	if c.durability != string(journal.Fast) && c.durability != string(journal.Strict) {
+		return nil, usageError{fmt.Errorf("--durability %q is neither fast nor strict", c.durability)}
+	}
+	if c.natsURL == "" {
+		options.Directory, options.Listen = filepath.Join(c.stateDir, "log"), c.natsListen
+	}
+	return journal.Open(ctx, options)
+}
+
+// openToRead opens the log for a tool: at a URL, of a running instance by its state directory, or of a stopped one.
+func openToRead(ctx context.Context, where, cluster string) (journal.Journal, error) {
+	options := journal.Options{Cluster: cluster}
+	if strings.Contains(where, "://") {
+		options.URL = where
+		return journal.Open(ctx, options)
+	}
+	if _, err := os.Stat(filepath.Join(where, "log")); err != nil {
+		return nil, fmt.Errorf("read the log of %s: not a state directory (give one, or the URL of a NATS server, with --log): %w", where, err)
+	}
+	if address, err := os.ReadFile(filepath.Join(where, logAddressFile)); err == nil {
+		options.URL = strings.TrimSpace(string(address))
+		if opened, err := journal.Open(ctx, options); err == nil || !errors.Is(err, journal.ErrUnavailable) {
+			return opened, err
+		}
+		options.URL = "" // its writer was killed; nobody serves the log now
+	}
+	options.Directory = filepath.Join(where, "log")
+	return journal.Open(ctx, options)
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+)
+
+// health serves whether the process lives, whether it is ready, and its metrics.
+type health struct {
+	registry *prometheus.Registry
+	mu       sync.Mutex
+	awaited  []string // services that are not ready yet
+}
+
+func newHealth() *health {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &health{registry: registry}
+}
+
+// ready makes readiness wait for a service, and returns what the service calls once it is ready.
+func (h *health) ready(service string) func() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !slices.Contains(h.awaited, service) {
+		h.awaited = append(h.awaited, service)
+	}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.awaited = slices.DeleteFunc(h.awaited, func(s string) bool { return s == service })
+	}
+}
+
+// listen starts the endpoint. An address that cannot be used is an error.
+func (h *health) listen(ctx context.Context, group *errgroup.Group, address string, s surroundings) error {
+	if address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve health and metrics (--listen %s): %w", address, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		awaited := slices.Clone(h.awaited)
+		h.mu.Unlock()
+		if _, err := s.journal.State(r.Context()); err != nil {
+			awaited = append(awaited, "log: "+err.Error())
+		}
+		if len(awaited) > 0 {
+			http.Error(w, "not ready: "+strings.Join(awaited, ", "), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve health and metrics: %w", err)
+		}
+		return nil
+	})
+	context.AfterFunc(ctx, func() { server.Close() })
+	s.logger.Info().Str("address", listener.Addr().String()).Msg("serving /healthz, /readyz and /metrics")
+	return nil
+}

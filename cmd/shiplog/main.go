@@ -1,0 +1,72 @@
+// Command shiplog runs OpenKruise's workloads from a log: all services in one process, or each alone, and the tools that
+// read the log. This file and its neighbours are wiring: they parse flags, connect, start and stop.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "shiplog:", err)
+		if errors.As(err, &usageError{}) {
+			os.Exit(exitUsage)
+		}
+		os.Exit(exitFailed)
+	}
+}
+
+func root() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "shiplog",
+		Short: "Run OpenKruise's workloads from one ordered log",
+		Long: `Shiplog runs OpenKruise's workloads (CloneSet and its kin) on Kubernetes. Everything it observes, decides and does is
+an entry of one ordered log, so you can watch a rollout, ask why, and replay an incident.
+
+The watcher turns object changes into facts. The planner folds entries into a world and answers with commands. The
+executor and the node agents carry out one command at a time and report the outcome. Whatever a decision depends on is
+in the log.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService), tail(), timeline())
+	return command
+}
+
+// version of this program, from the build; "devel" when it was built from a work tree.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// noArguments refuses arguments with a usage error.
+func noArguments(_ *cobra.Command, arguments []string) error {
+	if len(arguments) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", arguments[0])}
+	}
+	return nil
+}

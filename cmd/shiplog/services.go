@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"shiplog.dev/services/executor"
+	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/services/planner"
+	"shiplog.dev/services/watcher"
+)
+
+// surroundings are what every service is given.
+type surroundings struct {
+	config   *rest.Config
+	journal  journal.Journal
+	logger   zerolog.Logger
+	registry prometheus.Registerer
+	health   *health
+}
+
+// service is one of the parts of Shiplog.
+type service struct {
+	name, short, long string
+	run               func(context.Context, surroundings) error
+}
+
+var watcherService = service{
+	name: "watcher", short: "Publish object changes to the log as facts",
+	long: "The watcher observes the API server and appends every change as a fact. It reads Kubernetes and never writes to it.",
+	run: func(ctx context.Context, s surroundings) error {
+		return watcher.Run(ctx, watcher.Options{
+			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("watcher"), Version: version(),
+		})
+	},
+}
+
+var plannerService = service{
+	name: "planner", short: "Fold the log and decide",
+	long: "The planner folds the log into a world, lets the rules decide, and appends their commands. Of several planners one\nleads; the others follow and take over within seconds. It talks to the log only.",
+	run: func(ctx context.Context, s surroundings) error {
+		return planner.Run(ctx, planner.Options{
+			Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("planner"), Version: version(),
+			Ready: s.health.ready("planner"),
+		})
+	},
+}
+
+var executorService = service{
+	name: "executor", short: "Carry out commands against the API server",
+	long: "The executor takes commands from the log, makes one API call for each, and appends the outcome. It decides nothing.",
+	run: func(ctx context.Context, s surroundings) error {
+		return executor.Run(ctx, executor.Options{
+			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("executor"), Version: version(),
+		})
+	},
+}
+
+// writer names an instance of a service in the entries that it appends.
+func writer(service string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%s-%d", service, host, os.Getpid())
+}
+
+// serve runs services until ctx ends or one of them fails, and the health endpoint with them.
+func serve(ctx context.Context, s surroundings, listen string, services ...service) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if err := s.health.listen(ctx, group, listen, s); err != nil {
+		return err
+	}
+	for _, one := range services {
+		own := s
+		own.logger = s.logger.With().Str("service", one.name).Logger()
+		group.Go(func() error {
+			for {
+				err := one.run(ctx, own)
+				if !errors.Is(err, journal.ErrGap) {
+					if err != nil {
+						return fmt.Errorf("%s: %w", one.name, err)
+					}
+					return nil
+				}
+				// Entries left the log before they were read. The compacted view, and what the watcher publishes, fill in.
+				own.logger.Error().Err(err).Msg("starting again from the compacted view")
+			}
+		})
+	}
+	return group.Wait()
+}
+
+// serviceCommand runs one service alone, against an external log.
+func serviceCommand(one service) *cobra.Command {
+	var connect connection
+	var listen string
+	command := &cobra.Command{
+		Use: one.name, Short: one.short, Long: one.long, Args: noArguments,
+		Example: fmt.Sprintf("  shiplog %s --nats-url nats://127.0.0.1:4222 --kubeconfig ~/.kube/config", one.name),
+		RunE: func(command *cobra.Command, _ []string) error {
+			ctx := command.Context()
+			logger, err := connect.logger()
+			if err != nil {
+				return err
+			}
+			if connect.natsURL == "" {
+				return usageError{errors.New("--nats-url is required: a service that runs alone shares the log with the others")}
+			}
+			config, uid, err := connect.rest(ctx)
+			if err != nil {
+				return err
+			}
+			log, err := connect.open(ctx, uid, logger)
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			health := newHealth()
+			return serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, one)
+		},
+	}
+	connect.bindKubernetes(command.Flags())
+	connect.bindJournal(command.Flags())
+	connect.bindLogging(command.Flags())
+	command.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
+	return command
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"shiplog.dev/deploy/crd"
+	"shiplog.dev/services/internal/journal"
+)
+
+// up runs everything in one process.
+func up() *cobra.Command {
+	var connect connection
+	var local localCluster
+	var listen string
+	command := &cobra.Command{
+		Use: "up", Short: "Run all services in one process", Args: noArguments,
+		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
+below --state-dir, against an existing cluster or, with --local, one that is started on this machine.
+
+The CustomResourceDefinitions are installed or updated. Ctrl-C stops cleanly; started again with the same --state-dir,
+everything goes on where it ended.`,
+		Example: `  # A cluster on this machine, in directories below .shiplog:
+  shiplog up --local
+
+  # An existing cluster:
+  shiplog up --kubeconfig ~/.kube/config --state-dir /var/lib/shiplog --durability strict
+
+  # The log on NATS servers of your own:
+  shiplog up --nats-url nats://nats-0:4222,nats://nats-1:4222,nats://nats-2:4222 --durability strict`,
+		RunE: func(command *cobra.Command, _ []string) error {
+			ctx := command.Context()
+			logger, err := connect.logger()
+			if err != nil {
+				return err
+			}
+			if local.wanted {
+				if connect.kubeconfig != "" {
+					return usageError{errors.New("--local starts a cluster of its own: leave out --kubeconfig")}
+				}
+				if connect.kubeconfig, err = local.start(ctx, connect.stateDir); err != nil {
+					return err
+				}
+			}
+			config, uid, err := connect.rest(ctx)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(connect.stateDir, 0o700); err != nil {
+				return fmt.Errorf("create the state directory: %w", err)
+			}
+			log, err := connect.open(ctx, uid, logger)
+			if err != nil {
+				if errors.Is(err, journal.ErrOtherCluster) {
+					return fmt.Errorf("%w; give another --state-dir or --cluster", err)
+				}
+				return err
+			}
+			defer log.Close()
+			if err := connect.announceLog(log); err != nil {
+				return err
+			}
+			if err := crd.Install(ctx, config); err != nil {
+				return err
+			}
+			health := newHealth()
+			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
+			err = serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, watcherService, plannerService, executorService)
+			if err == nil {
+				logger.Info().Msg("stopped")
+			}
+			return err
+		},
+	}
+	flags := command.Flags()
+	connect.bindKubernetes(flags)
+	connect.bindJournal(flags)
+	connect.bindLogging(flags)
+	flags.StringVar(&connect.stateDir, "state-dir", ".shiplog", "`DIRECTORY` of the embedded log")
+	flags.StringVar(&connect.natsListen, "nats-listen", "127.0.0.1:0", "`ADDRESS` at which the embedded log can be reached by tools and dashboards; empty: none")
+	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
+	local.bind(flags)
+	return command
+}
+
+// announceLog leaves the address of the embedded server in the state directory, for the tools.
+func (c *connection) announceLog(log journal.Journal) error {
+	served, is := log.(interface{ Address() string })
+	if !is || served.Address() == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(c.stateDir, logAddressFile), []byte(served.Address()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("leave the address of the log for the tools: %w", err)
+	}
+	return nil
+}
