@@ -154,7 +154,7 @@ func merged(base map[string]string, change map[string]*string) map[string]string
 	if out == nil {
 		out = make(map[string]string, len(change))
 	}
-	for key, value := range change {
+	for key, value := range change { //shiplog:unordered: writes one key of a map per turn
 		if value == nil {
 			delete(out, key)
 		} else {
