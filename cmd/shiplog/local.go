@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -43,6 +44,9 @@ func (l *localCluster) start(ctx context.Context, stateDir string) (string, erro
 		fmt.Fprintln(os.Stderr, "using the local cluster that runs in", directory)
 		return kubeconfig, nil
 	}
+	if err := setAsideLog(stateDir); err != nil {
+		return "", err
+	}
 	command := exec.CommandContext(ctx, program, "up", "--dir", directory, "--detach",
 		"--nodes", strconv.Itoa(l.nodes), "--hollow", strconv.Itoa(l.hollow))
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
@@ -50,6 +54,20 @@ func (l *localCluster) start(ctx context.Context, stateDir string) (string, erro
 		return "", fmt.Errorf("start a local cluster in %s (its logs are in %s): %w", directory, filepath.Join(directory, "logs"), err)
 	}
 	return kubeconfig, nil
+}
+
+// setAsideLog moves away the log of a local cluster that is gone: a new cluster starts with a new log.
+func setAsideLog(stateDir string) error {
+	held := filepath.Join(stateDir, "log")
+	if _, err := os.Stat(held); err != nil {
+		return nil
+	}
+	aside := held + "-until-" + time.Now().UTC().Format("20060102T150405Z")
+	if err := os.Rename(held, aside); err != nil {
+		return fmt.Errorf("set aside the log of an earlier local cluster: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "the earlier local cluster is gone; its log is kept in", aside)
+	return nil
 }
 
 // findClusterProgram looks beside this program, then on the path.

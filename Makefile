@@ -1,0 +1,61 @@
+# Everything a contributor needs: `make help` lists it. All set-up happens on the way; root is needed where real nodes run.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help build test unit blackbox demo bench generate lint cluster-up cluster-down clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: bin/shiplog bin/shiplog-cluster ## bin/shiplog and bin/shiplog-cluster (a first build of Kubernetes takes about 8 minutes)
+
+bin/shiplog: FORCE
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -o $@ ./cmd/shiplog
+
+bin/shiplog-cluster: FORCE
+	@mkdir -p bin
+	@echo "building bin/shiplog-cluster: Kubernetes, etcd and containers' glue in one binary; minutes at first, seconds from a warm cache"
+	integration/cluster/build.sh $(CURDIR)/$@
+
+demo: build ## walk through the job of a CloneSet on a real cluster on this machine
+	go run ./integration/demo $(DEMO)
+
+test: lint unit blackbox ## everything that CI runs
+
+unit: build ## tests of every package, against real parts where they need them
+	go test ./api/... ./cmd/... ./deploy/... ./services/... ./integration/testbed/...
+	cd integration/cluster && go test ./...
+
+blackbox: build ## the program as a user sees it, on a real cluster with real containers
+	go test -count=1 -timeout 20m ./integration/blackbox/...
+
+bench: build ## figures against the floor measured in the same run
+	go run ./integration/bench $(BENCH)
+
+generate: ## protobuf, deepcopy and CRDs from their sources
+	$(TOOL) buf generate
+	$(TOOL) controller-gen object paths=./api/kruise/... crd:generateEmbeddedObjectMeta=true paths=./api/kruise/... output:crd:dir=deploy/crd
+	go run ./deploy/crd/complete deploy/crd/*.yaml
+
+lint: ## formatting, vet, staticcheck, the log's schema, and that generated files are as generated
+	@test -z "$$(gofmt -l api cmd deploy integration services)" || { gofmt -l api cmd deploy integration services; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+	@if git rev-parse -q --verify main >/dev/null; then $(TOOL) buf breaking --against '.git#branch=main'; fi
+	$(MAKE) generate
+	@git diff --exit-code -- api deploy/crd || { echo "generated files differ: commit what make generate wrote"; exit 1; }
+
+cluster-up: bin/shiplog-cluster ## a real cluster in .cluster, for plain kubectl
+	bin/shiplog-cluster up --dir .cluster --detach $(CLUSTER)
+	@echo "export KUBECONFIG=$(CURDIR)/.cluster/kubeconfig; kubectl is: bin/shiplog-cluster kubectl"
+
+cluster-down: bin/shiplog-cluster ## end it and clean up, also after a crash
+	bin/shiplog-cluster down --dir .cluster
+
+clean: ## remove what was built
+	rm -rf bin
+
+FORCE:
