@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"shiplog.dev/integration/cluster/cgroups"
 	"shiplog.dev/integration/cluster/controlplane"
 	"shiplog.dev/integration/cluster/hollow"
 	"shiplog.dev/integration/cluster/node"
@@ -182,6 +183,9 @@ func (c *Cluster) startNodes(ctx context.Context, names []string, logs string) e
 	go func() { _ = c.web.Serve(listener) }()
 	c.state.Registry = "http://" + listener.Addr().String()
 
+	if err := cgroups.Make(cgroup(o.Dir)); err != nil {
+		return err
+	}
 	o.Say("starting containerd and kubelet of %s", strings.Join(names, ", "))
 	nodes, errs := make([]*node.Node, len(names)), make([]error, len(names)+1)
 	var group sync.WaitGroup
@@ -349,7 +353,7 @@ func (c *Cluster) Down() {
 	if c.plane != nil {
 		c.plane.Stop()
 	}
-	if err := sandbox.CleanCgroups(cgroup(c.options.Dir)); err != nil {
+	if err := cgroups.Remove(cgroup(c.options.Dir)); err != nil {
 		c.options.Say("%v", err)
 	}
 	_ = os.Remove(statePath(c.options.Dir))

@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"shiplog.dev/integration/cluster/cgroups"
 	"shiplog.dev/integration/cluster/process"
-	"shiplog.dev/integration/cluster/sandbox"
 )
 
 // State is what a running cluster tells about itself, in DIR/cluster.json.
@@ -145,7 +145,7 @@ func supervisor(dir string) int {
 // clean clears what an earlier cluster left. The caller holds the claim, so its supervisor is gone; the kernel may still
 // be ending its processes.
 func clean(dir string) error {
-	if err := sandbox.CleanCgroups(cgroup(dir)); err != nil {
+	if err := cgroups.Remove(cgroup(dir)); err != nil {
 		return fmt.Errorf("clear what is left of the last cluster in %s: %w", dir, err)
 	}
 	err := process.Until(context.Background(), 10*time.Second, func(context.Context) error {
@@ -199,7 +199,7 @@ func Down(ctx context.Context, dir string, keep bool, say func(format string, ar
 	}
 	defer claim.release()
 	if keep {
-		return sandbox.CleanCgroups(cgroup(dir))
+		return cgroups.Remove(cgroup(dir))
 	}
 	if err := clean(dir); err != nil {
 		return err

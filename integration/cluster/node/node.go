@@ -138,7 +138,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.proc
     config_path = %q
 `
 
-const hostsConfig = `[host.%q]
+// Named twice: as a host to try first and as the server to turn to after that. Otherwise a missing image would be looked
+// for in the registry that its name tells, somewhere on a network that may not be there.
+const hostsConfig = `server = %[1]q
+[host.%[1]q]
   capabilities = ["pull", "resolve"]
 `
 

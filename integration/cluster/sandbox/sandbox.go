@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -156,39 +155,6 @@ func (s *Sandbox) Stop() {
 		// The kernel removes it too, but some time later; whoever looks right after Stop should not see it.
 		_, _ = output(context.Background(), "ip", "link", "delete", s.veth)
 	}
-}
-
-// CleanCgroups removes the control groups below the name, which containers leave behind and namespaces do not
-// cover. Nothing may run in them any more.
-func CleanCgroups(name string) error {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
-	if err != nil {
-		return fmt.Errorf("look for control groups: %w", err)
-	}
-	roots = append(roots, filepath.Join("/sys/fs/cgroup", name))
-	var problems []error
-	for _, root := range roots {
-		var groups []string
-		_ = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				groups = append(groups, path)
-			}
-			return nil
-		})
-		for i := len(groups) - 1; i >= 0; i-- { // children first
-			// The kernel empties a group a moment after its last process is gone.
-			err := process.Until(context.Background(), 2*time.Second, func(context.Context) error {
-				if err := syscall.Rmdir(groups[i]); err != nil && !errors.Is(err, syscall.ENOENT) {
-					return err
-				}
-				return nil
-			})
-			if err != nil {
-				problems = append(problems, fmt.Errorf("remove control group %s: %w", groups[i], err))
-			}
-		}
-	}
-	return errors.Join(problems...)
 }
 
 const readyName = "sandbox-ready"
