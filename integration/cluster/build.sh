@@ -6,5 +6,5 @@ cd "$(dirname "$0")"
 out=${1:-../../bin/shiplog-cluster}
 v=k8s.io/component-base/version
 CGO_ENABLED=0 exec go build -p 2 -trimpath \
-	-ldflags "-s -w -X $v.gitVersion=v1.36.3 -X $v.gitMajor=1 -X $v.gitMinor=36" \
+	-ldflags "-s -w -X $v.gitVersion=v1.36.3 -X $v.gitMajor=1 -X $v.gitMinor=36 -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3" \
 	-o "$out" ./cmd/shiplog-cluster

@@ -183,7 +183,7 @@ func (c *Cluster) startNodes(ctx context.Context, names []string, logs string) e
 	go func() { _ = c.web.Serve(listener) }()
 	c.state.Registry = "http://" + listener.Addr().String()
 
-	if err := cgroups.Make(cgroup(o.Dir)); err != nil {
+	if err := cgroups.Make(Cgroup(o.Dir)); err != nil {
 		return err
 	}
 	o.Say("starting containerd and kubelet of %s", strings.Join(names, ", "))
@@ -201,7 +201,7 @@ func (c *Cluster) startNodes(ctx context.Context, names []string, logs string) e
 			}
 			nodes[i], errs[i] = node.Start(ctx, node.Config{
 				Self: o.Self, Name: name, Number: i + 1, Dir: dir, LogDir: logs, Sandbox: c.sandbox,
-				Registry: c.state.Registry, Kubeconfig: kubeconfig, Cgroup: cgroup(o.Dir),
+				Registry: c.state.Registry, Kubeconfig: kubeconfig, Cgroup: Cgroup(o.Dir),
 			})
 		})
 	}
@@ -353,7 +353,7 @@ func (c *Cluster) Down() {
 	if c.plane != nil {
 		c.plane.Stop()
 	}
-	if err := cgroups.Remove(cgroup(c.options.Dir)); err != nil {
+	if err := cgroups.Remove(Cgroup(c.options.Dir)); err != nil {
 		c.options.Say("%v", err)
 	}
 	_ = os.Remove(statePath(c.options.Dir))

@@ -28,7 +28,7 @@ type State struct {
 	Network    string         `json:"network,omitempty"`  // of real nodes, Pods and Services; routed from the machine
 	Registry   string         `json:"registry,omitempty"` // makes any image
 	Nodes      []Node         `json:"nodes"`
-	Processes  map[string]int `json:"processes"` // process ids by name; of a node's processes, the one outside
+	Processes  map[string]int `json:"processes"` // process ids by name: kill one and its component is started again
 }
 
 // Node is one node of a running cluster.
@@ -145,7 +145,7 @@ func supervisor(dir string) int {
 // clean clears what an earlier cluster left. The caller holds the claim, so its supervisor is gone; the kernel may still
 // be ending its processes.
 func clean(dir string) error {
-	if err := cgroups.Remove(cgroup(dir)); err != nil {
+	if err := cgroups.Remove(Cgroup(dir)); err != nil {
 		return fmt.Errorf("clear what is left of the last cluster in %s: %w", dir, err)
 	}
 	err := process.Until(context.Background(), 10*time.Second, func(context.Context) error {
@@ -167,8 +167,8 @@ func clean(dir string) error {
 	return nil
 }
 
-// cgroup is the control group above the containers of the cluster in a directory; found again by the directory alone.
-func cgroup(dir string) string {
+// Cgroup is the control group above the containers of the cluster in a directory; found again by the directory alone.
+func Cgroup(dir string) string {
 	hash := fnv.New64a()
 	hash.Write([]byte(dir))
 	return fmt.Sprintf("shiplog-%x", hash.Sum64())
@@ -199,7 +199,7 @@ func Down(ctx context.Context, dir string, keep bool, say func(format string, ar
 	}
 	defer claim.release()
 	if keep {
-		return cgroups.Remove(cgroup(dir))
+		return cgroups.Remove(Cgroup(dir))
 	}
 	if err := clean(dir); err != nil {
 		return err

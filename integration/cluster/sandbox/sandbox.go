@@ -131,9 +131,11 @@ func (s *Sandbox) Services() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(net), 18)
 }
 
-// Inside is the command that runs args inside the sandbox.
+// Inside is the command that runs args inside the sandbox. It stays outside as the parent of the program, which is killed
+// when it is.
 func (s *Sandbox) Inside(args ...string) []string {
-	return append([]string{"nsenter", "--target", strconv.Itoa(s.process.PID()), "--mount", "--net", "--pid", "--"}, args...)
+	return append([]string{"nsenter", "--target", strconv.Itoa(s.process.PID()), "--mount", "--net", "--pid", "--",
+		"setpriv", "--pdeathsig", "KILL", "--"}, args...)
 }
 
 // Run runs a command inside the sandbox to its end.
