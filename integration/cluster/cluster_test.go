@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 func TestRealAndHollowNodes(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
-	run(t, "up", "--dir", dir, "--nodes", "1", "--hollow", "2", "--detach")
+	run(t, "up", "--dir", dir, "--nodes", "1", "--hollow", "2", "--pull-delay", "nginx:slow=2s", "--detach")
 	c := connect(t, dir)
 
 	t.Run("a real Pod is updated in place", func(t *testing.T) {
@@ -107,6 +107,8 @@ func TestRealAndHollowNodes(t *testing.T) {
 	t.Run("images that cannot be pulled", func(t *testing.T) {
 		for name, isHollow := range map[string]bool{"bad-real": false, "bad-hollow": true} {
 			c.create(t, pod(name, isHollow, "app:missing"))
+		}
+		for _, name := range []string{"bad-real", "bad-hollow"} {
 			c.wait(t, name, func(p *corev1.Pod) bool {
 				s := p.Status.ContainerStatuses
 				return len(s) == 1 && s[0].State.Waiting != nil && s[0].State.Waiting.Reason == "ImagePullBackOff"
@@ -114,11 +116,27 @@ func TestRealAndHollowNodes(t *testing.T) {
 		}
 	})
 
+	t.Run("an image that is slow to pull", func(t *testing.T) {
+		began := time.Now()
+		c.create(t, pod("slow", false, "nginx:slow"))
+		c.wait(t, "slow", ready)
+		if took := time.Since(began); took < 2*time.Second {
+			t.Errorf("the Pod was ready after %s; pulling its image alone should take 2s", took)
+		}
+	})
+
 	t.Run("a component that is killed comes back", func(t *testing.T) {
 		for _, name := range []string{"kube-apiserver", "node-1-kubelet", "node-1-containerd"} {
-			if err := syscall.Kill(c.state(t).Processes[name], syscall.SIGKILL); err != nil {
+			killed := c.state(t).Processes[name]
+			if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
 				t.Fatalf("kill %s: %v", name, err)
 			}
+			eventually(t, name+" is started again", func(context.Context) error {
+				if c.state(t).Processes[name] == killed {
+					return errors.New("cluster.json still names the killed process")
+				}
+				return nil
+			})
 		}
 		eventually(t, "a new Pod runs on the real node", func(ctx context.Context) error {
 			_, err := c.client.CoreV1().Pods("default").Create(ctx, pod("later", false, "nginx:1.20"), metav1.CreateOptions{})

@@ -255,6 +255,9 @@ as soon as it starts; any other runs. The nodes stay registered after the end, a
 			if o.Nodes < 1 || o.Prefix == "" {
 				return errors.New("--nodes must be at least 1 and --prefix not empty")
 			}
+			if kubeconfig == "" {
+				return errors.New("which cluster? Give --kubeconfig FILE or set KUBECONFIG")
+			}
 			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 			if err != nil {
 				return fmt.Errorf("read the kubeconfig: %w", err)
@@ -276,6 +279,9 @@ func kubectlCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "kubectl", Short: "Plain kubectl", DisableFlagParsing: true,
 		Example: "  shiplog-cluster kubectl --kubeconfig .cluster/kubeconfig get nodes",
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("kubectl must be the first word after shiplog-cluster")
+		},
 	}
 }
 
