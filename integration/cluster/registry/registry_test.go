@@ -1,0 +1,82 @@
+package registry_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"shiplog.dev/integration/cluster/registry"
+)
+
+// serve runs a registry whose busybox is a stand-in: what it lists is all that the registry asks of it.
+func serve(t *testing.T) string {
+	t.Helper()
+	busybox := filepath.Join(t.TempDir(), "busybox")
+	if err := os.WriteFile(busybox, []byte("#!/bin/sh\necho sh\necho httpd\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	handler, err := registry.New(busybox, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+func TestImagesAreWellFormedAndStable(t *testing.T) {
+	var digests []string
+	for range 2 {
+		reference, err := name.ParseReference(serve(t) + "/library/nginx:1.20")
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := remote.Image(reference)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Fast: the full check takes every layer for a compressed one.
+		if err := validate.Image(image, validate.Fast); err != nil {
+			t.Error(err)
+		}
+		digest, err := image.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, digest.String())
+		files := mutate.Extract(image)
+		content, err := io.ReadAll(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(content), "nginx version: nginx/1.20") {
+			t.Error("no file answers with the tag as version")
+		}
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("two registries disagree about one image: %v", digests)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	host := serve(t)
+	for _, path := range []string{"/v2/app/manifests/missing", "/v2/app/manifests/sha256:00", "/v2/app/blobs/sha256:00", "/other"} {
+		response, err := http.Get("http://" + host + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusNotFound {
+			t.Errorf("GET %s: %s, want 404", path, response.Status)
+		}
+	}
+}
