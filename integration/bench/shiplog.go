@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"shiplog.dev/integration/testbed"
+)
+
+const namespace = "default"
+
+func manifest(name string, replicas int, image string) string {
+	return fmt.Sprintf(`apiVersion: apps.kruise.io/v1alpha1
+kind: CloneSet
+metadata: {name: %[1]s}
+spec:
+  replicas: %[2]d
+  updateStrategy: {type: InPlaceIfPossible, maxUnavailable: 100%%}
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec: {containers: [{name: main, image: "%[3]s"}]}
+`, name, replicas, image)
+}
+
+func (b *bench) apply(ctx context.Context, name string, replicas int, image string) error {
+	_, err := b.cluster.Kubectl(ctx, manifest(name, replicas, image), "apply", "-n", namespace, "-f", "-")
+	return err
+}
+
+// setImage changes the image with one request, so that no kubectl is part of what is measured.
+func (b *bench) setImage(ctx context.Context, name, image string) error {
+	patch := fmt.Appendf(nil, `[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":%q}]`, image)
+	return b.client.RESTClient().Patch("application/json-patch+json").AbsPath("/apis/apps.kruise.io/v1alpha1/namespaces", namespace, "clonesets", name).
+		SetHeader("Accept", "application/json").Body(patch).Do(ctx).Error()
+}
+
+// rollout measures creation and in-place update of all Pods.
+func (b *bench) rollout(ctx context.Context, shiplog *testbed.Process, f floor) error {
+	say("shiplog: a CloneSet of %d Pods", b.pods)
+	mark := time.Now()
+	took, err := b.until(ctx, namespace, "nginx:0", func() error { return b.apply(ctx, "web", b.pods, "nginx:0") })
+	if err != nil {
+		return err
+	}
+	b.add(figure{What: fmt.Sprintf("create %d Pods", b.pods), Floor: f.create.Seconds(), Value: took.Seconds(), Unit: "s"})
+	if err := b.settle(ctx, "web"); err != nil {
+		return err
+	}
+	writes, err := b.writes(mark)
+	if err != nil {
+		return err
+	}
+	b.add(figure{What: "API writes by us per Pod created", Value: float64(writes.pods) / float64(b.pods), Unit: "writes", Budget: "2"})
+	var updates []time.Duration
+	mark = time.Now()
+	for round := 1; round <= b.rounds; round++ {
+		image := fmt.Sprintf("nginx:%d", round)
+		took, err := b.until(ctx, namespace, image, func() error { return b.setImage(ctx, "web", image) })
+		if err != nil {
+			return err
+		}
+		say("shiplog: updated in place in %.2fs", took.Seconds())
+		updates = append(updates, took)
+		if err := b.settle(ctx, "web"); err != nil {
+			return err
+		}
+	}
+	if writes, err = b.writes(mark); err != nil {
+		return err
+	}
+	b.add(figure{What: fmt.Sprintf("in-place update of %d Pods", b.pods), Floor: f.update.Seconds(), Value: median(updates).Seconds(), Unit: "s", Budget: "ratio 1.3 (1.5 for the main job)"})
+	updated := float64(b.pods * b.rounds)
+	b.add(figure{What: "API writes by us to Pods per Pod updated", Value: float64(writes.pods) / updated, Unit: "writes", Budget: "1"})
+	b.add(figure{What: "all API writes by us per Pod updated", Value: float64(writes.all) / updated, Unit: "writes"})
+	return b.use(shiplog)
+}
+
+// settle waits until the status says that all is updated and available, and nothing has been written for two seconds.
+func (b *bench) settle(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for {
+		out, err := b.cluster.Kubectl(ctx, "", "get", "clonesets", name, "-n", namespace, "-o",
+			"jsonpath={.metadata.generation} {.spec.replicas} {.status.observedGeneration} {.status.updatedAvailableReplicas}")
+		if err != nil {
+			return err
+		}
+		var generation, replicas, observed, available int
+		_, _ = fmt.Sscan(out, &generation, &replicas, &observed, &available)
+		if generation == observed && available == replicas {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("CloneSet %s does not settle: %s", name, out)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for {
+		recent, err := b.writes(time.Now().Add(-2 * time.Second))
+		if err != nil {
+			return err
+		}
+		if recent.all == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// use reports what the process needed.
+func (b *bench) use(shiplog *testbed.Process) error {
+	cpu, err := shiplog.Metric("process_cpu_seconds_total")
+	if err != nil {
+		return err
+	}
+	memory, err := shiplog.Metric("process_resident_memory_bytes")
+	if err != nil {
+		return err
+	}
+	b.add(figure{What: "CPU of all services until here", Value: cpu, Unit: "s"})
+	b.add(figure{What: "memory of all services", Value: memory / 1e6, Unit: "MB"})
+	return nil
+}
+
+// latency measures from the API server's answer to a spec change until it receives our first write to a Pod, with ten Pods
+// on a cluster where nothing else happens.
+func (b *bench) latency(ctx context.Context, _ *testbed.Process, _ floor) error {
+	const name = "small"
+	say("shiplog: latency of %d spec changes", b.changes)
+	if err := b.apply(ctx, name, 10, "nginx:0"); err != nil {
+		return err
+	}
+	if err := b.settle(ctx, name); err != nil {
+		return err
+	}
+	mark := time.Now()
+	for i := 1; i <= b.changes; i++ {
+		if err := b.setImage(ctx, name, fmt.Sprintf("nginx:%d", i)); err != nil {
+			return err
+		}
+		if err := b.settle(ctx, name); err != nil {
+			return err
+		}
+	}
+	delays, err := b.delays(mark, name)
+	if err != nil {
+		return err
+	}
+	if len(delays) < b.changes {
+		return fmt.Errorf("%d of %d spec changes found in the audit log", len(delays), b.changes)
+	}
+	slices.Sort(delays)
+	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	b.add(figure{What: "spec change to first Pod write, p50", Value: milliseconds(delays[len(delays)/2]), Unit: "ms", Budget: "10 (20 for the main job)"})
+	b.add(figure{What: "spec change to first Pod write, p99", Value: milliseconds(delays[len(delays)*99/100]), Unit: "ms", Budget: "50"})
+	return nil
+}
+
+// quiet watches an idle cluster.
+func (b *bench) quiet(ctx context.Context, shiplog *testbed.Process, _ floor) error {
+	say("shiplog: idle for %s", b.idle)
+	mark := time.Now()
+	entries, err := shiplog.Metric("shiplog_planner_position")
+	if err != nil {
+		return err
+	}
+	cpu, err := shiplog.Metric("process_cpu_seconds_total")
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(b.idle):
+	}
+	later, err := shiplog.Metric("shiplog_planner_position")
+	if err != nil {
+		return err
+	}
+	cpuLater, err := shiplog.Metric("process_cpu_seconds_total")
+	if err != nil {
+		return err
+	}
+	writes, err := b.writes(mark)
+	if err != nil {
+		return err
+	}
+	b.add(figure{What: fmt.Sprintf("log entries in %s of idling", b.idle), Value: later - entries, Unit: "entries", Budget: "0"})
+	b.add(figure{What: fmt.Sprintf("API writes by us in %s of idling", b.idle), Value: float64(writes.all), Unit: "writes", Budget: "0"})
+	b.add(figure{What: "CPU while idle", Value: 100 * (cpuLater - cpu) / b.idle.Seconds(), Unit: "% of a core", Budget: "1"})
+	return nil
+}
