@@ -47,7 +47,8 @@ type Cluster struct {
 	options Options
 	claim   *claim
 	state   State
-	stateMu sync.Mutex
+	stateMu sync.Mutex // of state.Processes and ready; the rest of state is settled before ready
+	ready   bool
 
 	plane   *controlplane.ControlPlane
 	sandbox *sandbox.Sandbox
@@ -166,6 +167,9 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.waitNodes(ctx); err != nil {
 		return err
 	}
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	c.ready = true
 	return c.saveState()
 }
 
@@ -298,17 +302,20 @@ const restarts = 20
 func (c *Cluster) keep(processes ...*process.Process) {
 	c.kept = append(c.kept, processes...)
 	for _, p := range processes {
-		record := func() {
+		record := func() error {
 			c.stateMu.Lock()
 			defer c.stateMu.Unlock()
 			c.state.Processes[p.Name] = p.PID()
+			if !c.ready {
+				return nil // whoever finds the file takes the cluster for ready
+			}
+			return c.saveState()
 		}
-		record()
+		_ = record()
 		p.KeepRunning(restarts, func(err error, again bool) {
 			switch {
 			case err == nil:
-				record()
-				if err := c.saveState(); err != nil {
+				if err := record(); err != nil {
 					c.options.Say("%v", err)
 				}
 			case again:
