@@ -47,7 +47,8 @@ type Cluster struct {
 	options Options
 	claim   *claim
 	state   State
-	stateMu sync.Mutex
+	stateMu sync.Mutex // of state.Processes and ready; the rest of state is settled before ready
+	ready   bool
 
 	plane   *controlplane.ControlPlane
 	sandbox *sandbox.Sandbox
@@ -55,6 +56,7 @@ type Cluster struct {
 	web     *http.Server
 	cancel  context.CancelFunc // ends the loops that run in this process
 	loops   sync.WaitGroup
+	kept    []*process.Process // are started again if they end
 	failed  chan error
 }
 
@@ -105,6 +107,12 @@ func (c *Cluster) up(ctx context.Context) error {
 		Self: o.Self, Dir: filepath.Join(o.Dir, "control-plane"), LogDir: logs, AuditLog: c.state.AuditLog,
 		Services: netip.MustParsePrefix("10.96.0.0/16"), Say: o.Say,
 	}
+	for i := 1; i <= o.Nodes; i++ {
+		plane.Nodes = append(plane.Nodes, fmt.Sprintf("node-%d", i))
+		if err := node.CheckDir(c.nodeDir(plane.Nodes[i-1])); err != nil {
+			return err
+		}
+	}
 	if o.Nodes > 0 {
 		var err error
 		if c.sandbox, err = sandbox.Start(ctx, o.Self, logs); err != nil {
@@ -112,9 +120,6 @@ func (c *Cluster) up(ctx context.Context) error {
 		}
 		plane.Services, plane.Gateway = c.sandbox.Services(), c.sandbox.Gateway
 		c.state.Network = c.sandbox.Net.String()
-	}
-	for i := 1; i <= o.Nodes; i++ {
-		plane.Nodes = append(plane.Nodes, fmt.Sprintf("node-%d", i))
 	}
 	var err error
 	if c.plane, err = controlplane.Start(ctx, plane); err != nil {
@@ -162,6 +167,9 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.waitNodes(ctx); err != nil {
 		return err
 	}
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	c.ready = true
 	return c.saveState()
 }
 
@@ -188,10 +196,11 @@ func (c *Cluster) startNodes(ctx context.Context, names []string, logs string) e
 	}
 	o.Say("starting containerd and kubelet of %s", strings.Join(names, ", "))
 	nodes, errs := make([]*node.Node, len(names)), make([]error, len(names)+1)
+	var kubeProxy *process.Process
 	var group sync.WaitGroup
 	for i, name := range names {
 		group.Go(func() {
-			dir := filepath.Join(o.Dir, "nodes", name)
+			dir := c.nodeDir(name)
 			kubeconfig := filepath.Join(dir, "kubeconfig")
 			if errs[i] = os.MkdirAll(dir, 0o755); errs[i] != nil {
 				return
@@ -211,23 +220,23 @@ func (c *Cluster) startNodes(ctx context.Context, names []string, logs string) e
 		if errs[len(names)] = c.plane.WriteKubeconfig(kubeconfig, controlplane.Proxy, true); errs[len(names)] != nil {
 			return
 		}
-		proxy, err := node.StartProxy(node.ProxyConfig{
+		kubeProxy, errs[len(names)] = node.StartProxy(node.ProxyConfig{
 			Self: o.Self, Dir: dir, LogDir: logs, Kubeconfig: kubeconfig, Node: names[0], Sandbox: c.sandbox,
 		})
-		if errs[len(names)] = err; err == nil {
-			c.keep(proxy)
-		}
 	})
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	c.keep(kubeProxy)
 	for _, n := range nodes {
 		c.keep(n.Processes...)
 		c.state.Nodes = append(c.state.Nodes, Node{Name: n.Name, Address: n.Address.String(), Socket: n.Socket})
 	}
 	return nil
 }
+
+func (c *Cluster) nodeDir(name string) string { return filepath.Join(c.options.Dir, "nodes", name) }
 
 // waitNodes waits until Pods can be scheduled to every node.
 func (c *Cluster) waitNodes(ctx context.Context) error {
@@ -291,18 +300,22 @@ const restarts = 20
 
 // keep keeps components running and the state file right about their process ids.
 func (c *Cluster) keep(processes ...*process.Process) {
+	c.kept = append(c.kept, processes...)
 	for _, p := range processes {
-		record := func() {
+		record := func() error {
 			c.stateMu.Lock()
 			defer c.stateMu.Unlock()
 			c.state.Processes[p.Name] = p.PID()
+			if !c.ready {
+				return nil // whoever finds the file takes the cluster for ready
+			}
+			return c.saveState()
 		}
-		record()
+		_ = record()
 		p.KeepRunning(restarts, func(err error, again bool) {
 			switch {
 			case err == nil:
-				record()
-				if err := c.saveState(); err != nil {
+				if err := record(); err != nil {
 					c.options.Say("%v", err)
 				}
 			case again:
@@ -343,6 +356,9 @@ func (c *Cluster) Down() {
 	if c.cancel != nil {
 		c.cancel()
 		c.loops.Wait()
+	}
+	for _, p := range c.kept {
+		p.LetGo()
 	}
 	if c.sandbox != nil {
 		c.sandbox.Stop()

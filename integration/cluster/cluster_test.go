@@ -79,6 +79,19 @@ func TestRealAndHollowNodes(t *testing.T) {
 		}
 	})
 
+	t.Run("a Pod reaches the API server by its cluster IP", func(t *testing.T) {
+		p := pod("inside", false, "busybox:1")
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "bin", MountPath: "/mnt"}}
+		p.Spec.Volumes = []corev1.Volume{{Name: "bin", VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: filepath.Dir(binary)},
+		}}}
+		c.create(t, p)
+		c.wait(t, "inside", ready)
+		if got := c.exec(t, "inside", "/mnt/shiplog-cluster", "kubectl", "get", "--raw", "/version"); !strings.Contains(got, "v1.36.3") {
+			t.Errorf("the API server answers %q", got)
+		}
+	})
+
 	t.Run("a hollow Pod waits for its readiness gate", func(t *testing.T) {
 		p := pod("gated", true, "app:1")
 		p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "InPlaceUpdateReady"}}

@@ -46,9 +46,8 @@ const (
 
 func statePath(dir string) string { return filepath.Join(dir, "cluster.json") }
 
+// saveState writes the state file. The caller holds stateMu.
 func (c *Cluster) saveState() error {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
 	data, err := json.MarshalIndent(c.state, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save the cluster's state: %w", err)

@@ -284,6 +284,7 @@ func (n *Nodes) work(ctx context.Context) {
 		if down {
 			return
 		}
+		// Tried again for as long as the Pod is there, as by a kubelet, but at most every five seconds.
 		if err := n.sync(ctx, key); err != nil && ctx.Err() == nil {
 			n.options.Log("hollow node: %v", err)
 			n.queue.AddRateLimited(key)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +55,7 @@ func Prepare(ctx context.Context, say func(format string, args ...any)) error {
 		}
 	}
 	if left := missingPackages(); len(left) > 0 {
-		return fmt.Errorf("installed %s, but the programs of %s are still not found: check PATH", list, strings.Join(left, " "))
+		return fmt.Errorf("installed %s, but the programs of %s are still not found: check that PATH has /usr/sbin", list, strings.Join(left, " "))
 	}
 	return nil
 }
@@ -62,11 +63,27 @@ func Prepare(ctx context.Context, say func(format string, args ...any)) error {
 func missingPackages() []string {
 	var missing []string
 	for _, p := range programs {
-		if _, err := exec.LookPath(p.path); err != nil {
+		if _, err := exec.LookPath(p.path); err != nil || p.path == Busybox && !static(p.path) {
 			missing = append(missing, p.pkg)
 		}
 	}
 	return missing
+}
+
+// static tells whether a program runs without libraries: Debian has another package with a busybox that does not, and
+// images have nothing but it.
+func static(path string) bool {
+	file, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP {
+			return false
+		}
+	}
+	return true
 }
 
 func apt(ctx context.Context, args ...string) error {

@@ -40,15 +40,16 @@ type Node struct {
 	Processes []*process.Process
 }
 
-// MaxDir is the longest directory that leaves room for the names of sockets below it: the kernel takes 107 bytes.
-const MaxDir = 107 - len("/kubelet/device-plugins/kubelet.sock")
+// CheckDir tells whether the names of sockets below a node's directory fit into the 107 bytes that the kernel takes.
+func CheckDir(dir string) error {
+	if excess := len(dir+"/kubelet/device-plugins/kubelet.sock") - 107; excess > 0 {
+		return fmt.Errorf("the path %s is too long for the sockets below it: use a --dir that is at least %d bytes shorter", dir, excess)
+	}
+	return nil
+}
 
 // Start starts a node and waits until its kubelet answers; the API server shows it as Ready some moments later.
 func Start(ctx context.Context, c Config) (*Node, error) {
-	if len(c.Dir) > MaxDir {
-		return nil, fmt.Errorf("start %s: the path %s is too long for the sockets below it: use a --dir that is at least %d bytes shorter",
-			c.Name, c.Dir, len(c.Dir)-MaxDir)
-	}
 	address, subnet := c.Sandbox.Node(c.Number)
 	n := &Node{Name: c.Name, Address: address, Socket: filepath.Join(c.Dir, "containerd.sock")}
 	if err := c.write(address, subnet); err != nil {

@@ -39,13 +39,14 @@ type Process struct {
 
 	mu       sync.Mutex
 	stopping bool
+	stopped  chan struct{} // closed with stopping
 	restarts int
 	onEnd    func(err error, restarts bool)
 }
 
 // Start starts a child. It does not wait for it to be useful: see WaitHealthy.
 func Start(spec Spec) (*Process, error) {
-	p := &Process{Name: spec.Name, Log: filepath.Join(spec.LogDir, spec.Name+".log"), spec: spec, done: make(chan struct{})}
+	p := &Process{Name: spec.Name, Log: filepath.Join(spec.LogDir, spec.Name+".log"), spec: spec, done: make(chan struct{}), stopped: make(chan struct{})}
 	cmd, err := p.launch()
 	if err != nil {
 		return nil, err
@@ -87,23 +88,38 @@ func (p *Process) watch(cmd *exec.Cmd) {
 			p.mu.Unlock()
 			return
 		}
-		again := p.restarts > 0
+		again, onEnd := p.restarts > 0, p.onEnd
 		p.restarts--
-		p.onEnd(p.Ended(), again)
-		var err error
-		if again {
-			cmd, err = p.launch()
-		}
 		p.mu.Unlock()
+		onEnd(p.Ended(), again)
 		if !again {
 			return
 		}
-		if err != nil {
-			p.err = err
+		if cmd = p.relaunch(); cmd == nil {
 			return
 		}
-		p.onEnd(nil, true)
+		onEnd(nil, true)
 	}
+}
+
+// relaunch starts the child again unless it has been stopped. It waits a moment first, so that a child which another
+// one's end has brought down does not use up its restarts before that one is back.
+func (p *Process) relaunch() *exec.Cmd {
+	select {
+	case <-p.stopped:
+	case <-time.After(200 * time.Millisecond):
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopping {
+		return nil
+	}
+	cmd, err := p.launch()
+	if err != nil {
+		p.err = err
+		return nil
+	}
+	return cmd
 }
 
 // KeepRunning starts the child again when it ends by itself, as often as restarts says. It calls onEnd at each end, with
@@ -161,10 +177,24 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// LetGo ends what KeepRunning began: whatever ends the child now, it stays down and nobody is told.
+func (p *Process) LetGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.letGo()
+}
+
+func (p *Process) letGo() {
+	if !p.stopping {
+		p.stopping = true
+		close(p.stopped)
+	}
+}
+
 func (p *Process) signal(signal syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stopping = true
+	p.letGo()
 	select {
 	case <-p.done: // its id may belong to somebody else by now
 	default:
