@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"shiplog.dev/services/executor"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/planner"
 	"shiplog.dev/services/watcher"
 )

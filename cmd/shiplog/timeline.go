@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
 
-	"shiplog.dev/services/internal/journal"
-	"shiplog.dev/services/internal/narrate"
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/narrate"
 )
 
 // reading says which log a tool reads and how it prints.

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shiplog.dev/deploy/crd"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // up runs everything in one process.

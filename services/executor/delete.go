@@ -10,7 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // delete deletes an object; that it is gone, or is another one by now, is as good. An object that is ending already is

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/object"
 )
 
 // Codes of refusals that the API server did not give.

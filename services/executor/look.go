@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // sight is what a look at the command's object showed.

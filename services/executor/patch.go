@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // patch changes an object that still has the command's UID and resource version. A patch that changes nothing is applied.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // alarm rings at the earliest of the times it is given.

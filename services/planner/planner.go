@@ -13,8 +13,8 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/cloneset"
 )

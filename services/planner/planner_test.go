@@ -12,8 +12,8 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/world"
 )
 
 // within bounds every wait of these tests; it is never reached when they pass.

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // FreshFacts is how old the proof that facts are complete may be when something is taken down because of them. Log time.

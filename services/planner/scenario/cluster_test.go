@@ -17,7 +17,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/cloneset"
 )
 

@@ -5,7 +5,7 @@ package cloneset
 import (
 	"time"
 
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
 

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
 

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"shiplog.dev/api/kruise/apps/v1alpha1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // TestNumbers holds the cases a to k of the spec (cloneset, after R25).

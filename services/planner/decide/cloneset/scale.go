@@ -12,7 +12,7 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1alpha1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
 )

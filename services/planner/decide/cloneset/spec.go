@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"shiplog.dev/api/kruise/apps/v1alpha1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // spec is a CloneSet's spec with defaults filled in and percentages worked out against its replicas.

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"shiplog.dev/api/kruise/apps/v1alpha1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
 )

@@ -13,7 +13,7 @@ import (
 
 	"github.com/distribution/reference"
 
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // Keys and conditions (inplace-update 2.2).

@@ -12,7 +12,7 @@ import (
 
 // pure are the packages whose answers may depend on nothing but their arguments.
 var pure = []string{
-	"shiplog.dev/services/internal/world",
+	"shiplog.dev/internal/world",
 	"shiplog.dev/services/planner/decide/...",
 }
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/world"
+	"shiplog.dev/internal/world"
 )
 
 // Entry words one entry in a line, without its position and time.
