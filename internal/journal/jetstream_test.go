@@ -112,21 +112,21 @@ func spoil(t *testing.T, j Journal, how string) {
 	check(t, err)
 	stream, err := l.js.Stream(ctx, "OBJ_SHIPLOG_COMPACTED")
 	check(t, err)
-	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].nuid
+	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].object.NUID
 	switch how {
 	case "chunk lost":
 		check(t, stream.Purge(ctx, jetstream.WithPurgeSubject(chunks)))
 	case "end lost":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		content, err := l.views.GetBytes(ctx, views[0].name)
+		content, err := l.views.GetBytes(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
 		check(t, err)
 	case "wrong from the start":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, strings.NewReader("something else"))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, strings.NewReader("something else"))
 		check(t, err)
 	}
 }
