@@ -259,7 +259,8 @@ func (j *logStream) refused(ctx context.Context, fence uint64, err error) (again
 			return true, err
 		}
 	}
-	return notStored(err), classify(err)
+	known := classify(err)
+	return errors.Is(known, ErrUnavailable) && notStored(err), known
 }
 
 // Headers of an atomic batch.

@@ -18,8 +18,10 @@ import (
 const (
 	// viewsKept is how many compacted views there are: the newest, and one to fall back to.
 	viewsKept = 2
-	// viewWait bounds writing or reading one view.
+	// viewWait bounds writing one view.
 	viewWait = 10 * time.Minute
+	// chunksAhead is how many chunks of 128 kB are fetched ahead.
+	chunksAhead = 64
 
 	metaStream = "shiplog.dev/stream-created"
 )
@@ -132,12 +134,10 @@ func (v view) each(ctx context.Context, j *logStream, f func(raw) error) error {
 	if v.at == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, viewWait) // without a deadline the store takes one of its own
-	defer cancel()
-	object, err := j.views.Get(ctx, v.name)
+	chunks, err := j.openChunks(ctx, v.name)
 	if err == nil {
-		defer object.Close()
-		err = readView(object, f)
+		defer chunks.it.Stop()
+		err = readView(chunks, f)
 	}
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return fmt.Errorf("%w: the compacted view at %d is gone", ErrGap, v.at)
@@ -146,6 +146,58 @@ func (v view) each(ctx context.Context, j *logStream, f func(raw) error) error {
 		return fmt.Errorf("compacted view at %d: %w", v.at, err)
 	}
 	return nil
+}
+
+// chunks reads the content of an object, one message after the other. The store's own Get waits for ever for a chunk that
+// is missing, and cannot be interrupted.
+type chunks struct {
+	ctx      context.Context
+	it       jetstream.MessagesContext
+	patience time.Duration
+	left     uint32 // chunks still to come
+	data     []byte
+}
+
+func (j *logStream) openChunks(ctx context.Context, name string) (*chunks, error) {
+	info, err := j.views.GetInfo(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := j.js.Stream(ctx, "OBJ_"+info.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{"$O." + info.Bucket + ".C." + info.NUID}})
+	if err != nil {
+		return nil, err
+	}
+	if held := consumer.CachedInfo().NumPending; held < uint64(info.Chunks) {
+		return nil, fmt.Errorf("%w: %d of its %d chunks are there", errView, held, info.Chunks)
+	}
+	it, err := consumer.Messages(jetstream.PullMaxMessages(chunksAhead), jetstream.PullExpiry(2*feedSilence), jetstream.PullHeartbeat(feedSilence))
+	if err != nil {
+		return nil, err
+	}
+	return &chunks{ctx: ctx, it: it, patience: j.options.Patience, left: info.Chunks}, nil
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	for len(c.data) == 0 {
+		if c.left == 0 {
+			return 0, io.EOF
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, c.patience)
+		msg, err := c.it.Next(jetstream.NextContext(ctx))
+		cancel()
+		if err != nil {
+			return 0, err
+		}
+		c.data = msg.Data()
+		c.left--
+	}
+	n := copy(p, c.data)
+	c.data = c.data[n:]
+	return n, nil
 }
 
 func (j *logStream) Compact(ctx context.Context, at uint64, live func(sequence uint64) bool) error {

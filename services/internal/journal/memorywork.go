@@ -1,0 +1,136 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// memoryQueue is what the takers of one name share.
+type memoryQueue struct {
+	since time.Time
+	// next is the first position that was never handed out.
+	next  uint64
+	held  map[uint64]*memoryTaker
+	tries map[uint64]int // of those not done
+	open  []uint64       // handed out and not done, in order
+}
+
+// memoryTaker is one taker.
+type memoryTaker struct {
+	m         *Memory
+	q         *memoryQueue
+	closed    chan struct{}
+	closeOnce func()
+}
+
+func (m *Memory) Commands(ctx context.Context, name string) (Work, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.reachable(ctx); err != nil {
+		return nil, fmt.Errorf("take commands as %s: %w", name, err)
+	}
+	q := m.queues[name]
+	if q == nil {
+		q = &memoryQueue{since: m.now(), next: 1, held: map[uint64]*memoryTaker{}, tries: map[uint64]int{}}
+		m.queues[name] = q
+	}
+	t := &memoryTaker{m: m, q: q, closed: make(chan struct{})}
+	t.closeOnce = sync.OnceFunc(func() {
+		close(t.closed)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for sequence, holder := range q.held {
+			if holder == t {
+				delete(q.held, sequence)
+			}
+		}
+		m.wake()
+	})
+	return t, nil
+}
+
+func (t *memoryTaker) Close() { t.closeOnce() }
+
+func (t *memoryTaker) Next(ctx context.Context) (*Task, error) {
+	m, q := t.m, t.q
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		select {
+		case <-t.closed:
+			return nil, errors.New("take a command: the taker is closed")
+		default:
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case m.down || m.closed:
+			return nil, fmt.Errorf("take a command: %w", ErrUnavailable)
+		}
+		if x, ok := q.take(m); ok {
+			record, err := x.record()
+			if err != nil {
+				return nil, fmt.Errorf("take a command: %w", err)
+			}
+			if record.Entry.Kind == nil {
+				q.done(x.sequence)
+				continue
+			}
+			q.held[x.sequence] = t
+			q.tries[x.sequence]++
+			return &Task{
+				Record: *record,
+				Again:  q.tries[x.sequence] > 1 || record.Time.Before(q.since),
+				Done: func(ctx context.Context) error {
+					m.mu.Lock()
+					defer m.mu.Unlock()
+					if err := m.reachable(ctx); err != nil {
+						return fmt.Errorf("say that command %d is done: %w", x.sequence, err)
+					}
+					q.done(x.sequence)
+					m.wake()
+					return nil
+				},
+			}, nil
+		}
+		if err := m.await(ctx, t.closed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take returns the oldest command that nobody holds; it is open from then on.
+func (q *memoryQueue) take(m *Memory) (raw, bool) {
+	if len(q.held) >= maxHeld {
+		return raw{}, false
+	}
+	for _, sequence := range q.open {
+		if _, held := q.held[sequence]; !held && sequence >= m.first {
+			return m.from(sequence)[0], true
+		}
+	}
+	prefix := root + ".local." + spaceCommand + "."
+	for _, x := range m.from(q.next) {
+		q.next = x.sequence + 1
+		if strings.HasPrefix(x.subject, prefix) {
+			q.open = append(q.open, x.sequence)
+			return x, true
+		}
+	}
+	return raw{}, false
+}
+
+func (q *memoryQueue) done(sequence uint64) {
+	delete(q.held, sequence)
+	delete(q.tries, sequence)
+	for i, s := range q.open {
+		if s == sequence {
+			q.open = append(q.open[:i], q.open[i+1:]...)
+			return
+		}
+	}
+}

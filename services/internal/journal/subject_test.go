@@ -1,0 +1,106 @@
+package journal
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+func TestSubjects(t *testing.T) {
+	t.Parallel()
+	object := &shiplogv1.ObjectRef{Group: "apps.kruise.io", Resource: "clonesets", Namespace: "a", Name: "b.c"}
+	with := func(kind any) *shiplogv1.Entry {
+		switch k := kind.(type) {
+		case *shiplogv1.ObjectObserved:
+			return &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: k}}
+		case *shiplogv1.Command:
+			return &shiplogv1.Entry{Kind: &shiplogv1.Entry_Command{Command: k}}
+		case *shiplogv1.Ticked:
+			return &shiplogv1.Entry{Kind: &shiplogv1.Entry_Ticked{Ticked: k}}
+		}
+		return nil
+	}
+	for want, entry := range map[string]*shiplogv1.Entry{
+		"shiplog.local.fact.apps%2Ekruise%2Eio.clonesets.a.b%2Ec":  with(&shiplogv1.ObjectObserved{Object: object}),
+		"shiplog.local.fact.core.nodes._.n":                        with(&shiplogv1.ObjectObserved{Object: &shiplogv1.ObjectRef{Resource: "nodes", Name: "n"}}),
+		"shiplog.local.fact.%63ore.nodes.%5F.%25":                  with(&shiplogv1.ObjectObserved{Object: &shiplogv1.ObjectRef{Group: "core", Resource: "nodes", Namespace: "_", Name: "%"}}),
+		"shiplog.local.cmd.0.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object}),
+		"shiplog.local.wish.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object, Effect: &shiplogv1.Command_WakeAt{
+			WakeAt: &shiplogv1.WakeAt{Due: timestamppb.Now()}}}),
+		"shiplog.local.out.core.pods.default.a": outcome("a", 1, 0),
+		"shiplog.local.tick.a%2Fb":              with(&shiplogv1.Ticked{Id: "a/b"}),
+		"shiplog.local.vouch":                   vouch(),
+		"shiplog.local.fence.planner":           {Kind: &shiplogv1.Entry_FenceRaised{}},
+	} {
+		got, err := SubjectOf("local", 1, entry)
+		if err != nil || got != want {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+	if s, err := SubjectOf("local", 1, &shiplogv1.Entry{}); err == nil {
+		t.Errorf("an entry of no kind has subject %q", s)
+	}
+	for _, bad := range []string{"", "shiplog", "shiplog.local", "other.local.vouch", "shiplog.local.vouch.x", "shiplog.local.fence.other", "shiplog.local.tick",
+		"shiplog.local.cmd", "shiplog.local.cmd.x.a.b.c.d", "shiplog.local.cmd.01.a.b.c.d", "shiplog.local.fact.a.b.c", "shiplog.local.fact.a.b.c.d.e",
+		"shiplog.local.fact.a.b.c.", "shiplog.local.fact.a.b.c.%", "shiplog.local.fact.a.b.c.%zz", "shiplog.local.fact.a.b.c.x_y", "shiplog.local.event.x"} {
+		if a, err := ParseSubject(bad); err == nil {
+			t.Errorf("%q parses as %+v", bad, a)
+		}
+	}
+}
+
+func TestShards(t *testing.T) {
+	t.Parallel()
+	count := map[uint32]int{}
+	for i := range 1000 {
+		o := pod(strings.Repeat("x", i%50) + string(rune('a'+i%26)))
+		s := shardOf(o, 4)
+		if s != shardOf(proto.Clone(o).(*shiplogv1.ObjectRef), 4) {
+			t.Fatal("a shard changed")
+		}
+		count[s]++
+	}
+	if len(count) != 4 || shardOf(pod("a"), 0) != 0 {
+		t.Errorf("shards %v", count)
+	}
+}
+
+// FuzzSubject: for any strings a subject is valid, reads back, and belongs to one object only.
+func FuzzSubject(f *testing.F) {
+	f.Add("", "", "", "", "core", "", "", "")
+	f.Add("apps.kruise.io", "clonesets", "a.b", "c", "apps", "kruise.io", "a", "b.c")
+	f.Add("_", "%", "*", ">", "%5F", "%25", " ", "\x00\xff")
+	f.Fuzz(func(t *testing.T, g1, r1, s1, n1, g2, r2, s2, n2 string) {
+		one := Address{Cluster: n2, Space: spaceCommand, Shard: uint32(len(g1)), Object: &shiplogv1.ObjectRef{Group: g1, Resource: r1, Namespace: s1, Name: n1}}
+		two := Address{Cluster: n2, Space: spaceCommand, Shard: uint32(len(g1)), Object: &shiplogv1.ObjectRef{Group: g2, Resource: r2, Namespace: s2, Name: n2}}
+		for _, a := range []Address{one, two} {
+			subject := a.String()
+			for _, token := range strings.Split(subject, ".") {
+				if token == "" {
+					t.Fatalf("%q holds an empty token", subject)
+				}
+			}
+			if i := strings.IndexFunc(subject, func(r rune) bool { return r <= ' ' || r > '~' || r == '*' || r == '>' }); i >= 0 {
+				t.Fatalf("%q holds what NATS forbids at %d", subject, i)
+			}
+			back, err := ParseSubject(subject)
+			if err != nil || back.Cluster != a.Cluster || back.Shard != a.Shard || back.Object.Group != a.Object.Group ||
+				back.Object.Resource != a.Object.Resource || back.Object.Namespace != a.Object.Namespace || back.Object.Name != a.Object.Name {
+				t.Fatalf("%q reads back as %+v, %v", subject, back, err)
+			}
+		}
+		same := g1 == g2 && r1 == r2 && s1 == s2 && n1 == n2
+		if (one.String() == two.String()) != same {
+			t.Fatalf("%q and %q, same object: %v", one, two, same)
+		}
+		if tick := (Address{Cluster: g1, Space: spaceTick, ID: n1}); true {
+			if back, err := ParseSubject(tick.String()); err != nil || back.ID != n1 || back.Cluster != g1 {
+				t.Fatalf("%q reads back as %+v, %v", tick, back, err)
+			}
+		}
+	})
+}
