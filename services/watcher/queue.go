@@ -110,12 +110,7 @@ func (q *queue) flushed(ctx context.Context, position uint64) error {
 
 // run appends until ctx ends.
 func (q *queue) run(ctx context.Context) error {
-	defer func() {
-		q.mu.Lock()
-		q.ended = true
-		q.wake()
-		q.mu.Unlock()
-	}()
+	defer q.end()
 	for {
 		batch := q.take(ctx)
 		if batch == nil {
@@ -125,6 +120,14 @@ func (q *queue) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// end lets go of whoever waits to push.
+func (q *queue) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.wake()
 }
 
 // take waits for facts; nil when ctx has ended.

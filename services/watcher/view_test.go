@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/services/internal/journal"
 )
 
@@ -255,13 +256,44 @@ func TestBackPressure(t *testing.T) {
 		t.Fatal("pushed beyond the bound")
 	case <-time.After(20 * time.Millisecond):
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	q.journal = journal.Journal(nil)
-	q.mu.Lock()
-	q.ended = true
-	q.wake()
-	q.mu.Unlock()
+	q.end()
 	<-pushed
-	_ = ctx
+	if got := q.position(); got != maxQueued {
+		t.Errorf("%d facts were pushed, want %d", got, maxQueued)
+	}
+}
+
+// A fact that the log can never take is left out, and its kind is not vouched for until the object is another.
+func TestTooLargeFact(t *testing.T) {
+	b := newBench(t)
+	q := b.view.w.queue
+	q.journal, q.stamp = narrow{}, func(*shiplogv1.Entry) {}
+	for _, step := range []string{"watch a u1 5 x", "watch huge u2 6 x", "watch c u3 7 x"} {
+		b.do(step)
+	}
+	if err := q.append(t.Context(), q.take(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.flushed(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if b.view.lossless() {
+		t.Error("the lost fact does not count")
+	}
+	b.do("end huge u2 8 x")
+	if !b.view.lossless() {
+		t.Error("the lost fact counts though its object is gone")
+	}
+}
+
+// narrow is a log that takes nothing about the object "huge".
+type narrow struct{ journal.Journal }
+
+func (narrow) Append(_ context.Context, entries ...*shiplogv1.Entry) (uint64, error) {
+	for _, e := range entries {
+		if e.GetObjectObserved().GetObject().GetName() == "huge" {
+			return 0, journal.ErrTooLarge
+		}
+	}
+	return 1, nil
 }

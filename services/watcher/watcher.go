@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"shiplog.dev/services/internal/journal"
 )
@@ -80,12 +81,12 @@ func run(ctx context.Context, options Options, pace pace) error {
 	start(w.queue.run)
 	start(func(ctx context.Context) error { return follower.run(ctx, voucher) })
 	start(voucher.run)
-	quiet := logr.Discard()
+	quiet := logr.Discard() // the sources say what went wrong
 	for _, v := range w.views {
 		reflector := cache.NewReflectorWithOptions(v.source, &item{}, v, cache.ReflectorOptions{
 			Name: "shiplog-watcher " + v.kind.name, TypeDescription: v.kind.name, Logger: &quiet,
 		})
-		start(func(ctx context.Context) error { reflector.RunWithContext(ctx); return nil })
+		start(func(ctx context.Context) error { reflector.RunWithContext(klog.NewContext(ctx, quiet)); return nil })
 	}
 	<-ctx.Done()
 	parts.Wait()
