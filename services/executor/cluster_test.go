@@ -57,10 +57,10 @@ func TestRealAPIServer(t *testing.T) {
 	}
 	refused(run(&shiplogv1.Command{Object: clone, Effect: patch(shiplogv1.PatchObject_TYPE_MERGE, "", `{"spec":{"replicas":-4}}`)}), "Invalid")
 
-	// A Pod.
+	// A Pod, of a scheduler that does not exist, so that nobody else touches it.
 	body := fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"sample-1","namespace":%q,"labels":{"a":"b"},"ownerReferences":[
 		{"apiVersion":"apps.kruise.io/v1alpha1","kind":"CloneSet","name":"sample","uid":%q,"controller":true}]},
-		"spec":{"containers":[{"name":"main","image":"nginx:1"}]}}`, namespace, clone.Uid)
+		"spec":{"schedulerName":"absent","containers":[{"name":"main","image":"nginx:1"}]}}`, namespace, clone.Uid)
 	pod := &shiplogv1.ObjectRef{Version: "v1", Resource: "pods", Namespace: namespace, Name: "sample-1"}
 	first := run(&shiplogv1.Command{Object: pod, Effect: create(body)})
 	applied(first, 1)
@@ -107,7 +107,7 @@ func TestRealAPIServerRestarts(t *testing.T) {
 		last = b.command(&shiplogv1.Command{
 			Object: &shiplogv1.ObjectRef{Version: "v1", Resource: "pods", Namespace: namespace, Name: name},
 			Effect: create(fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"ownerReferences":[{"apiVersion":"v1","kind":"X","name":"x",
-				"uid":"w1","controller":true}]},"spec":{"containers":[{"name":"main","image":"nginx:1"}]}}`, name)),
+				"uid":"w1","controller":true}]},"spec":{"schedulerName":"absent","containers":[{"name":"main","image":"nginx:1"}]}}`, name)),
 		})
 	}
 	seen := map[uint64]int{}

@@ -325,13 +325,13 @@ func TestTwoWatchersAtOnce(t *testing.T) {
 	})
 	s.change("a")
 	s.remove("a")
-	done := time.Now()
-	records := s.awaitProof(done.Add(-quick.idle))
+	s.create("z") // what either of them says twice about a, it has said before z
+	records := s.await("z", func(r []journal.Record) bool { return strings.Contains(strings.Join(s.facts(r), ", "), ": z") })
 	got := make([]string, 0, 3)
 	for _, f := range s.facts(records) {
 		got = append(got, f[strings.Index(f, ": ")+2:])
 	}
-	if strings.Join(got, ", ") != "a, a changed, a changed ending, -a" {
+	if strings.Join(got, ", ") != "a, a changed, a changed ending, -a, z" {
 		t.Errorf("together they published %v", got)
 	}
 }
@@ -340,24 +340,26 @@ func TestIdleLogStaysIdle(t *testing.T) {
 	s := newScene(t)
 	s.watch("w")
 	s.awaitProof(time.Time{})
-	var length int
-	s.await("the log to come to rest", func(records []journal.Record) bool {
-		// The first vouch may be followed by one more, if facts came in between.
-		length = len(records)
-		return records[length-1].Entry.GetVouched() != nil
-	})
-	lists := s.proxy.lists()
-	if sleep(t.Context(), 15*quick.idle) != nil {
-		return
+	// Namespaces of other tests may still be going. Within a minute there must be a window without a single entry.
+	for range 20 {
+		s.mu.Lock()
+		length, lists := len(s.records), s.proxy.lists()
+		s.mu.Unlock()
+		if sleep(t.Context(), 15*quick.idle) != nil {
+			return
+		}
+		s.mu.Lock()
+		more := s.records[length:]
+		s.mu.Unlock()
+		if got := s.proxy.lists() - lists; got < 3*len(kinds) {
+			t.Errorf("only %d proofs' lists in a window", got)
+		}
+		if len(more) == 0 {
+			return
+		}
+		t.Logf("not idle yet: %d entries, the last by %s about %s", len(more), more[len(more)-1].Entry.GetWriter(), more[len(more)-1].Subject)
 	}
-	if got := s.proxy.lists() - lists; got < 3*len(kinds) {
-		t.Errorf("only %d proofs' lists while idle", got)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.records[length:] {
-		t.Errorf("an idle cluster appended %v", r.Entry)
-	}
+	t.Error("the log never came to rest")
 }
 
 // proxy stands between the watcher and the API server.
