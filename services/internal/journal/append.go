@@ -20,8 +20,8 @@ const (
 	// and at most flightBytes.
 	flightBytes = 32 << 20
 	flightLeast = 8 << 10
-	// One flight is what one Append has in the air at a time.
-	flightEntries  = 1024
+	// One flight is what one Append has in the air at a time. A server takes at most 1,000 messages in one batch.
+	flightEntries  = 1000
 	flightMaxBytes = flightBytes / 4
 )
 
@@ -69,6 +69,17 @@ func (j *logStream) fly(ctx context.Context, messages []*nats.Msg, weight int64)
 		return 0, unavailable(ctx, "wait for earlier entries", err)
 	}
 	defer j.inflight.Release(weight)
+	if j.syncs() && len(messages) > 1 {
+		// One sync for all of them. A batch with an entry that the log has already is refused; then they go one by one.
+		if last, err := j.publishBatch(bounded, messages); err == nil {
+			return last, nil
+		}
+		for _, m := range messages {
+			for _, header := range []string{headerBatchID, headerBatchSequence, headerBatchCommit} {
+				m.Header.Del(header)
+			}
+		}
+	}
 	wait := retryWait
 	for {
 		stored, last, err := j.publish(bounded, messages)
@@ -83,6 +94,9 @@ func (j *logStream) fly(ctx context.Context, messages []*nats.Msg, weight int64)
 		}
 	}
 }
+
+// syncs says whether the server syncs every message by itself, but a batch only once.
+func (j *logStream) syncs() bool { return j.server != nil && j.options.Durability == Strict }
 
 // publish sends the messages in order without waiting in between and returns how many of them, from the front, are stored,
 // and the sequence of the last of those. It stops sending when the connection changes: what was sent over a lost connection
@@ -168,13 +182,15 @@ func (j *logStream) AppendCommands(ctx context.Context, fence uint64, commands .
 			return 0, fmt.Errorf("%s: %w", doing, err)
 		}
 	}
+	batch[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(fence, 10))
+	batch[0].Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, j.subject(spaceFence+"."+fenceHolder))
 	j.commands.Lock()
 	defer j.commands.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
 	defer cancel()
 	wait := retryWait
 	for {
-		sequence, err := j.publishFenced(bounded, fence, batch)
+		sequence, err := j.publishBatch(bounded, batch)
 		if err == nil {
 			return sequence, nil
 		}
@@ -197,15 +213,11 @@ func (j *logStream) note(tick message) *nats.Msg {
 	return m
 }
 
-// publishFenced sends the messages, all or none, if the newest fence is at position fence, and returns the last sequence.
-func (j *logStream) publishFenced(ctx context.Context, fence uint64, batch []*nats.Msg) (uint64, error) {
+// publishBatch sends the messages, all or none, and returns the last sequence.
+func (j *logStream) publishBatch(ctx context.Context, batch []*nats.Msg) (uint64, error) {
 	id := nuid.Next()
 	connection := j.nc.Stats().Reconnects
 	for i, m := range batch {
-		if i == 0 {
-			m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(fence, 10))
-			m.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, j.subject(spaceFence+"."+fenceHolder))
-		}
 		if len(batch) > 1 {
 			m.Header.Set(headerBatchID, id)
 			m.Header.Set(headerBatchSequence, strconv.Itoa(i+1))

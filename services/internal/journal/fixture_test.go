@@ -37,6 +37,7 @@ var makes = []struct {
 }{
 	{"memory", startMemory},
 	{"embedded", startEmbedded},
+	{"strict", startStrict},
 	{"external", startExternal},
 }
 
@@ -73,8 +74,12 @@ func testLog(t testing.TB) zerolog.Logger {
 	return zerolog.New(zerolog.NewTestWriter(t))
 }
 
-func startEmbedded(t testing.TB, l limits) *fixture {
-	o := Options{Directory: t.TempDir(), MaxBytes: l.max, StoreLimit: l.store, Patience: testPatience, ClusterUID: "uid-1", Log: testLog(t)}
+func startEmbedded(t testing.TB, l limits) *fixture { return startEmbeddedWith(t, l, Fast) }
+
+func startStrict(t testing.TB, l limits) *fixture { return startEmbeddedWith(t, l, Strict) }
+
+func startEmbeddedWith(t testing.TB, l limits, d Durability) *fixture {
+	o := Options{Durability: d, Directory: t.TempDir(), MaxBytes: l.max, StoreLimit: l.store, Patience: testPatience, ClusterUID: "uid-1", Log: testLog(t)}
 	f := &fixture{Journal: mustOpen(t, o)}
 	f.second = func(testing.TB) Journal { return f.Journal }
 	f.reopen = func(t testing.TB) {

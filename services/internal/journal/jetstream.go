@@ -21,8 +21,10 @@ const (
 	// duplicates is the window in which the server recognises an entry that it has. What comes again later is stored again;
 	// the fold ignores it.
 	duplicates = 2 * time.Minute
-	// answerWait is for how long one request to the server waits.
+	// answerWait is for how long a publication waits for its acknowledgement, tryWait for how long a question waits for its
+	// answer before it is asked again.
 	answerWait = 5 * time.Second
+	tryWait    = 2 * time.Second
 	// retryWait is the first pause between tries; it doubles up to retryWaitMax.
 	retryWait    = 20 * time.Millisecond
 	retryWaitMax = time.Second
@@ -211,7 +213,10 @@ func own(metadata map[string]string) map[string]string {
 func (j *logStream) patiently(ctx context.Context, doing string, f func(context.Context) error) error {
 	wait := retryWait
 	for {
-		err := f(ctx)
+		// A cluster without a leader does not answer at all: every try has its own end.
+		try, cancel := context.WithTimeout(ctx, tryWait)
+		err := f(try)
+		cancel()
 		if err == nil {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"flag"
@@ -27,8 +28,78 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		return
 	}
+	if dir := os.Getenv(killEnv); dir != "" {
+		appendUntilKilled(dir)
+	}
 	_ = flag.Set("test.parallel", "12") // these tests wait more than they work
 	os.Exit(m.Run())
+}
+
+// killEnv makes the test binary append to the log in a directory until it is killed.
+const killEnv = "JOURNAL_TEST_KILL"
+
+func appendUntilKilled(dir string) {
+	ctx := context.Background()
+	j, err := Open(ctx, Options{Directory: dir})
+	if err != nil {
+		panic(err)
+	}
+	fence, err := j.RaiseFence(ctx, "planner", "v1")
+	if err != nil {
+		panic(err)
+	}
+	w, err := j.Commands(ctx, "executor")
+	if err != nil {
+		panic(err)
+	}
+	if _, err = j.AppendCommands(ctx, fence, write("held"), wish("due", time.Now().Add(time.Second))); err != nil {
+		panic(err)
+	}
+	if _, err = w.Next(ctx); err != nil {
+		panic(err)
+	}
+	for i := 0; ; i++ {
+		last, err := j.Append(ctx, factOf("a", i, 3000), factOf("b", i, 3000))
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(last)
+	}
+}
+
+// TestKilled: what a killed process was told is stored is there, and its work and wishes live on.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), killEnv+"="+dir)
+	out, err := child.StdoutPipe()
+	check(t, err)
+	check(t, child.Start())
+	var acknowledged uint64
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		_, err := fmt.Sscan(lines.Text(), &acknowledged)
+		check(t, err)
+		if acknowledged > 500 {
+			check(t, child.Process.Kill())
+			break
+		}
+	}
+	_ = child.Wait()
+	j := mustOpen(t, Options{Directory: dir})
+	began := time.Now()
+	state, err := j.State(within(t))
+	check(t, err)
+	if state.LastSequence < acknowledged {
+		t.Fatalf("the log ends at %d, %d was acknowledged", state.LastSequence, acknowledged)
+	}
+	until(t, reads(t, j, From{}), ticked("due"))
+	if task := next(t, works(t, j, "executor")); !task.Again || task.Entry.GetCommand().GetObject().GetName() != "held" {
+		t.Errorf("what was under way comes back as %v", task)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("work came back after %s", took)
+	}
 }
 
 func all(uint64) bool { return true }
@@ -41,21 +112,21 @@ func spoil(t *testing.T, j Journal, how string) {
 	check(t, err)
 	stream, err := l.js.Stream(ctx, "OBJ_SHIPLOG_COMPACTED")
 	check(t, err)
-	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].nuid
+	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].object.NUID
 	switch how {
 	case "chunk lost":
 		check(t, stream.Purge(ctx, jetstream.WithPurgeSubject(chunks)))
 	case "end lost":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		content, err := l.views.GetBytes(ctx, views[0].name)
+		content, err := l.views.GetBytes(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
 		check(t, err)
 	case "wrong from the start":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, strings.NewReader("something else"))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, strings.NewReader("something else"))
 		check(t, err)
 	}
 }

@@ -74,15 +74,16 @@ type Journal interface {
 	RaiseFence(ctx context.Context, writer, version string) (uint64, error)
 
 	// AppendCommands stores up to MaxCommands commands, all or none, if fence is still the newest fence, and returns the
-	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due.
-	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge.
+	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is
+	// overdue comes within half a second. Fence 0 stands for a log in which nobody ever raised one.
+	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes).
 	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)
 
 	// Read returns a reader over all entries from a place on, which waits at the end for more.
 	Read(ctx context.Context, from From) (Reader, error)
 
-	// Commands returns the commands that nobody has finished, each to one taker at a time. Takers that share a name share
-	// the work. Only writes to Kubernetes are handed out; wishes for ticks are the log's own business.
+	// Commands returns the commands that nobody has finished, the oldest first, each to one taker at a time. Takers that
+	// share a name share the work, and at most 1,024 commands are held by all of them together. Only writes to Kubernetes are handed out; wishes for ticks are the log's own business.
 	Commands(ctx context.Context, name string) (Work, error)
 
 	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
@@ -92,9 +93,10 @@ type Journal interface {
 	// the entry at itself. live is called with rising sequences.
 	Compact(ctx context.Context, at uint64, live func(sequence uint64) bool) error
 
-	// Lead tells everybody that writer leads, until ctx ends. Nothing of it is stored.
+	// Lead returns at once and tells everybody that writer leads, until ctx ends. Nothing of it is stored.
 	Lead(ctx context.Context, writer string)
-	// AwaitVacancy returns when no leader has been heard of for patience, or ctx ends.
+	// AwaitVacancy returns nil when no leader has been heard of for patience, which should be several heartbeats of 500 ms.
+	// Errors: ErrUnavailable if the log is closed, or that of ctx.
 	AwaitVacancy(ctx context.Context, patience time.Duration) error
 
 	// State says how the log is. Errors: ErrUnavailable.
@@ -105,8 +107,10 @@ type Journal interface {
 
 // Reader hands out entries in order.
 type Reader interface {
-	// Next waits for at least one record and returns all that are at hand, at most 4096, in order and without gaps.
-	// Errors: ErrGap, ErrUndecodable, ErrUnavailable, or that of ctx.
+	// Next waits for at least one record and returns all that are at hand, at most 4096, in order and without gaps. Sequences
+	// may skip positions that the log keeps for itself. The caller owns the records.
+	// Errors: ErrGap and ErrUndecodable, which stay; ErrUnavailable or that of ctx, after which Next may be called again and
+	// goes on where it was.
 	Next(ctx context.Context) ([]Record, error)
 	// Close ends the reader; records not taken are lost.
 	Close()
@@ -114,7 +118,7 @@ type Reader interface {
 
 // Work hands out commands.
 type Work interface {
-	// Next waits for a command. Errors: ErrUndecodable, ErrUnavailable, or that of ctx.
+	// Next waits for a command. Errors: ErrUndecodable, ErrUnavailable, or that of ctx; Next may be called again after each.
 	Next(ctx context.Context) (*Task, error)
 	Close()
 }
@@ -123,7 +127,8 @@ type Work interface {
 // seconds.
 type Task struct {
 	Record
-	// Again is set when the command was handed out before: its effect may have happened.
+	// Again is set when the command was handed out before, or is older than the first taker of this name: its effect may
+	// have happened.
 	Again bool
 	// Done says that the outcome is in the log; the command will not be handed out again.
 	Done func(ctx context.Context) error

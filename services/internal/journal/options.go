@@ -13,9 +13,11 @@ import (
 type Durability string
 
 const (
-	// Fast survives the end of any process. Power loss may take the last seconds on a single server.
+	// Fast survives the end of any process, killed ones included. Power loss on a single server may take what came since its
+	// last sync, up to two minutes.
 	Fast Durability = "fast"
-	// Strict survives power loss: an embedded server syncs every write, an external one holds three replicas.
+	// Strict survives power loss: an embedded server syncs every entry, and every batch of commands, before it acknowledges
+	// it; an external one holds three replicas.
 	Strict Durability = "strict"
 )
 

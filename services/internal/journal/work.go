@@ -43,7 +43,7 @@ func (j *logStream) Commands(ctx context.Context, name string) (Work, error) {
 		}
 		w.since = consumer.CachedInfo().Created
 		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
-			jetstream.PullExpiry(2*feedSilence), jetstream.PullHeartbeat(feedSilence))
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pullPulse))
 		return err
 	})
 	if err != nil {
@@ -81,11 +81,11 @@ type fetched struct {
 
 func (w *work) Close() { w.close() }
 
-// fetch hands commands to Next. One that was fetched and not taken when the taker ends is given back at once.
+// fetch hands commands to Next. One that was fetched and not taken when the taker ends is given back at once. After an error
+// of the server that stays, Next gets that error for ever.
 func (w *work) fetch() {
-	defer w.close()
 	for {
-		msg, err := w.it.Next(jetstream.NextMaxWait(feedSilence))
+		msg, err := w.it.Next(jetstream.NextMaxWait(pullLife))
 		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoHeartbeat) {
 			continue
 		}
@@ -99,16 +99,18 @@ func (w *work) fetch() {
 			continue
 		}
 		f.err = err
-		select {
-		case w.fetched <- f:
-			if err != nil && !errors.Is(err, ErrUndecodable) {
+		for {
+			select {
+			case w.fetched <- f:
+			case <-w.running.Done():
+				if msg != nil {
+					_ = msg.Nak() // if it is lost, ackWait does the same
+				}
 				return
 			}
-		case <-w.running.Done():
-			if msg != nil {
-				_ = msg.Nak() // if it is lost, ackWait does the same
+			if err == nil || errors.Is(err, ErrUndecodable) {
+				break
 			}
-			return
 		}
 	}
 }
