@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // step is one request that the API server shall get, and its answer.

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"shiplog.dev/deploy/crd/apitest"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // BenchmarkDecodeEvent is the cost of one event of a watch, from its bytes to an item.

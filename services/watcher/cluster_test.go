@@ -24,7 +24,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"shiplog.dev/deploy/crd/apitest"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // quick is the standard pace, sped up.

@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // Whatever happens on the way - writes, cut watches, positions too old, an executor whose facts come late - in the end a

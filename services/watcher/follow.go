@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/object"
 )
 
 // follower reads the log: at the start to learn what it holds, and from then on what others append.

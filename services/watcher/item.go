@@ -5,7 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // item is an object on its way from the API server to the log. The reflector reads its metadata; nobody decodes the rest.

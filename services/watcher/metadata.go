@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // asMetadata asks for a list of nothing but metadata, in the API server's protobuf.

@@ -10,7 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 const (

@@ -17,7 +17,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // maxList bounds one page of a list, in bytes.

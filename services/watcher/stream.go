@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"sync"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/object"
+	"shiplog.dev/internal/object"
 )
 
 // view is what the watcher knows of one kind: what the watch showed, and what the log holds. The difference is what gets

@@ -11,7 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/services/internal/journal"
+	"shiplog.dev/internal/journal"
 )
 
 // bench is one view on a queue that nobody empties.
