@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -134,7 +135,7 @@ func (b *bench) until(ctx context.Context, namespace, image string, start func()
 }
 
 func runs(pod *corev1.Pod, image string) bool {
-	if len(pod.Status.ContainerStatuses) == 0 || pod.Spec.Containers[0].Image != image || pod.Status.ContainerStatuses[0].Image != image {
+	if len(pod.Status.ContainerStatuses) == 0 || pod.Spec.Containers[0].Image != image || !strings.HasSuffix(pod.Status.ContainerStatuses[0].Image, "/"+image) {
 		return false
 	}
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -418,7 +419,12 @@ func TestSlowReader(t *testing.T) {
 func TestListen(t *testing.T) {
 	t.Parallel()
 	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
-	other := mustOpen(t, Options{URL: j.(*logStream).server.ClientURL()})
+	if _, err := Open(t.Context(), Options{URL: j.(*logStream).server.ClientURL(), Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a client without the token is told %v", err)
+	}
+	state, err := j.State(t.Context())
+	check(t, err)
+	other := mustOpen(t, Options{URL: state.URL, AsIs: true})
 	var wg sync.WaitGroup
 	for _, x := range []Journal{j, other} {
 		wg.Go(func() {

@@ -141,7 +141,7 @@ type Task struct {
 // State is a moment of the log.
 type State struct {
 	// URL at which other processes reach the log, with what they need to be let in: keep it from other eyes. Empty: they do not.
-	URL string
+	URL                         string
 	FirstSequence, LastSequence uint64
 	// Compacted is the position of the newest compacted view; 0: there is none.
 	Compacted uint64
