@@ -37,6 +37,8 @@ type voucher struct {
 	mu sync.Mutex
 	// moved is the newest entry that is no vouch, vouched the newest vouch, anybody's, and when it was read.
 	moved, vouched uint64
+	// fence is the newest fence read.
+	fence uint64
 	vouchedAt      time.Time
 	newest         *proof
 	// said is the proof of our newest vouch.
@@ -62,6 +64,11 @@ func (v *voucher) read(record journal.Record) {
 	if record.Entry.GetVouched() != nil {
 		v.vouched, v.vouchedAt = max(v.vouched, record.Sequence), time.Now()
 		return
+	}
+	if record.Entry.GetFenceRaised() != nil {
+		// A planner that has just begun to lead waits for a word that is newer than its fence.
+		v.fence = record.Sequence
+		wake(v.wakeVoucher)
 	}
 	if v.moved <= v.vouched { // after a pause
 		wake(v.wakeProver)
@@ -99,12 +106,13 @@ func (v *voucher) maybe(ctx context.Context) time.Duration {
 	v.mu.Lock()
 	p, first := v.newest, v.said == nil
 	pause := v.w.pace.vouch - time.Since(v.vouchedAt)
-	due := p != nil && p != v.said && (first || v.moved > v.vouched)
+	awaited := p != nil && v.fence > v.vouched
+	due := awaited || p != nil && p != v.said && (first || v.moved > v.vouched)
 	v.mu.Unlock()
 	switch {
 	case !due:
 		return time.Hour // a proof or an entry wakes us
-	case !first && pause > 0:
+	case !first && !awaited && pause > 0:
 		return pause
 	}
 	age := time.Since(p.start)
