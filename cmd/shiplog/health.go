@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +21,10 @@ import (
 // health serves whether the process lives, whether it is ready, and its metrics.
 type health struct {
 	registry *prometheus.Registry
-	mu       sync.Mutex
-	awaited  []string // services that are not ready yet
+	// profiling serves Go's profiles too.
+	profiling bool
+	mu        sync.Mutex
+	awaited   []string // services that are not ready yet
 }
 
 func newHealth() *health {
@@ -55,6 +58,11 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	if h.profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()

@@ -24,7 +24,7 @@ const (
 	patience = 1500 * time.Millisecond
 	// decideShare bounds the time spent on deciding for one workload to 1/decideShare of the time that passes, so that a
 	// large workload is decided on in larger steps rather than more often.
-	decideShare = 5
+	decideShare = 10
 	// longestPace is how long a workload waits at most for the sake of decideShare.
 	longestPace = 100 * time.Millisecond
 	// retryFence is the pause before another fence is raised after the log did not answer.

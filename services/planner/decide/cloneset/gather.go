@@ -36,7 +36,8 @@ type round struct {
 	currentRevision revision
 	collisions      int32
 
-	pods    []pod // active ones, by name
+	pods    []pod // active ones, by name, with what is under way
+	facts   []pod // active ones, by name, as the API server last showed them
 	numbers numbers
 	// commanded Pods get a command in this round, by name.
 	commanded map[string]bool
@@ -64,19 +65,25 @@ type pod struct {
 
 // gather judges the active Pods (R2).
 func (r *round) gather() {
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	owned := r.world.PodsOf(r.set.UID)
+	r.pods, r.facts = make([]pod, 0, len(owned)), make([]pod, 0, len(owned))
+	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
 		leaving := !p.Active() && p.Before != nil && p.Before.Active()
-		if !(p.Active() || leaving) || !r.spec.selector.Matches(labels.Set(p.Labels)) {
-			continue
-		}
+		ours := r.spec.selector.Matches(labels.Set(p.Labels))
 		one := r.judge(p)
-		one.preparing = one.preparing || leaving
-		if p.Before != nil {
+		switch {
+		case p.Before != nil && p.Before.Active():
 			before := r.judge(p.Before)
+			r.facts = append(r.facts, before)
 			one.ready, one.available, one.availableNow = one.ready && before.ready, one.available && before.available, one.availableNow && before.availableNow
+		case p.Before == nil && p.Active() && p.UID != "":
+			r.facts = append(r.facts, one)
 		}
-		r.pods = append(r.pods, one)
+		if (p.Active() || leaving) && ours {
+			one.preparing = one.preparing || leaving
+			r.pods = append(r.pods, one)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@
 package inplace
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -18,8 +17,6 @@ import (
 
 // Keys and conditions (inplace-update 2.2).
 const (
-	StateAnnotation       = "apps.kruise.io/inplace-update-state"
-	LegacyStateAnnotation = "inplace-update-state"
 	GraceAnnotation       = "apps.kruise.io/inplace-update-grace"
 	ReadyCondition        = "InPlaceUpdateReady"
 	StartReason           = "StartInPlaceUpdate"
@@ -124,58 +121,24 @@ func feedsEnv(containers []any, change Change) string {
 	return ""
 }
 
-// State is the state annotation (inplace-update 2.3).
-type State struct {
-	Revision              string                     `json:"revision"`
-	UpdateTimestamp       string                     `json:"updateTimestamp"`
-	LastContainerStatuses map[string]ContainerStatus `json:"lastContainerStatuses"`
-	UpdateImages          bool                       `json:"updateImages,omitempty"`
-	ContainerBatches      []Batch                    `json:"containerBatchesRecord,omitempty"`
-}
-
-// ContainerStatus is what a container was before its image changed.
-type ContainerStatus struct {
-	ImageID string `json:"imageID,omitempty"`
-}
-
-// Batch records which containers were changed together.
-type Batch struct {
-	Timestamp  string   `json:"timestamp"`
-	Containers []string `json:"containers"`
-}
-
-// NewState is the state annotation of an update that starts now (inplace-update R11, R16, R17).
-func NewState(pod *world.Pod, change Change, revision string, now time.Time) State {
+// Start is the account of an update that starts now (inplace-update R11, R16, R17).
+func Start(pod *world.Pod, change Change, revision string, now time.Time) world.InPlaceUpdate {
 	stamp := now.UTC().Format(time.RFC3339)
-	state := State{Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]ContainerStatus{}, UpdateImages: len(change.Images) > 0}
+	update := world.InPlaceUpdate{
+		Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]world.LastStatus{}, UpdateImages: len(change.Images) > 0,
+	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
-		last := ContainerStatus{}
+		last := world.LastStatus{}
 		if status := pod.Status(name); status != nil {
 			last.ImageID = status.ImageID
 		}
-		state.LastContainerStatuses[name] = last
+		update.LastContainerStatuses[name] = last
 	}
 	if len(names) > 0 {
-		state.ContainerBatches = []Batch{{Timestamp: stamp, Containers: names}}
+		update.ContainerBatches = []world.Batch{{Timestamp: stamp, Containers: names}}
 	}
-	return state
-}
-
-// ReadState returns the Pod's state annotation, nil when it has none. Text that cannot be read counts as none.
-func ReadState(pod *world.Pod) *State {
-	text, has := pod.Annotations[StateAnnotation]
-	if !has {
-		text, has = pod.Annotations[LegacyStateAnnotation]
-	}
-	if !has {
-		return nil
-	}
-	var state State
-	if json.Unmarshal([]byte(text), &state) != nil {
-		return nil
-	}
-	return &state
+	return update
 }
 
 // Complete says whether the containers run what the newest update wanted (inplace-update R22.4, R25-R28).
@@ -183,11 +146,10 @@ func Complete(pod *world.Pod) bool {
 	if _, pending := pod.Annotations[GraceAnnotation]; pending {
 		return false
 	}
-	state := ReadState(pod)
-	if state == nil {
+	if pod.Update == nil {
 		return true
 	}
-	for name, last := range state.LastContainerStatuses { //shiplog:unordered: asks whether all
+	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
 		status := pod.Status(name)
 		if status == nil || (status.ImageID == last.ImageID && !sameImage(status.Image, imageOf(pod, name))) {
 			return false
@@ -210,6 +172,9 @@ func sameImage(a, b string) bool {
 	if a == b {
 		return true
 	}
+	if tagOf(a) != tagOf(b) {
+		return false // the usual case, without reading the references
+	}
 	left, err := reference.ParseNormalizedNamed(a)
 	if err != nil {
 		return false
@@ -219,6 +184,15 @@ func sameImage(a, b string) bool {
 		return false
 	}
 	return reference.TagNameOnly(left).String() == reference.TagNameOnly(right).String()
+}
+
+// tagOf is what follows the name in a reference: its tag, "latest" without one, or its digest.
+func tagOf(image string) string {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	if _, tag, has := strings.Cut(name, ":"); has {
+		return tag
+	}
+	return "latest"
 }
 
 // Describe says in a few words what a change is, for reasons: "nginx to nginx:1.21".
