@@ -80,6 +80,11 @@ type ContainerStatus struct {
 	ContainerID  string `json:"containerID"`
 	Ready        bool   `json:"ready"`
 	RestartCount int32  `json:"restartCount"`
+	State        struct {
+		Running struct {
+			StartedAt time.Time `json:"startedAt"`
+		} `json:"running"`
+	} `json:"state"`
 }
 
 // Condition is a Pod's or a Node's condition.

@@ -104,10 +104,15 @@ func (r *round) judge(p *world.Pod) pod {
 	normal := state == "" || state == v1alpha1.LifecycleStateNormal
 	one.availableNow = normal && p.Active() && inplace.Complete(p) && !markedUnavailable(p)
 	if one.availableNow {
-		since := ready.LastTransitionTime.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
-		one.available = r.spec.minReadySeconds == 0 || !since.After(r.world.Now())
+		// A container that restarts at once may leave the Pod Ready throughout; minReadySeconds starts anew all the same.
+		since := ready.LastTransitionTime
+		if restarted := inplace.StartedAt(p); restarted.After(since) {
+			since = restarted
+		}
+		until := since.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
+		one.available = r.spec.minReadySeconds == 0 || !until.After(r.world.Now())
 		if !one.available {
-			r.wakeBy(since, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, since.UTC().Format(time.TimeOnly))
+			r.wakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
 		}
 	}
 	return one

@@ -17,9 +17,9 @@ import (
 
 // Keys and conditions (inplace-update 2.2).
 const (
-	GraceAnnotation       = "apps.kruise.io/inplace-update-grace"
-	ReadyCondition        = "InPlaceUpdateReady"
-	StartReason           = "StartInPlaceUpdate"
+	GraceAnnotation = "apps.kruise.io/inplace-update-grace"
+	ReadyCondition  = "InPlaceUpdateReady"
+	StartReason     = "StartInPlaceUpdate"
 )
 
 // Change is a difference between two templates that a running Pod can take (inplace-update R2).
@@ -156,6 +156,20 @@ func Complete(pod *world.Pod) bool {
 		}
 	}
 	return true
+}
+
+// StartedAt is when the last of the containers that the newest update changed was started; zero: none was.
+func StartedAt(pod *world.Pod) time.Time {
+	var last time.Time
+	if pod.Update == nil {
+		return last
+	}
+	for name := range pod.Update.LastContainerStatuses { //shiplog:unordered: takes the latest
+		if status := pod.Status(name); status != nil && status.State.Running.StartedAt.After(last) {
+			last = status.State.Running.StartedAt
+		}
+	}
+	return last
 }
 
 func imageOf(pod *world.Pod, container string) string {
