@@ -1,6 +1,6 @@
 # Everything a contributor needs: `make help` lists it. All set-up happens on the way; root is needed where real nodes run.
 SHELL := /bin/bash
-export PATH := $(PATH):/usr/local/go/bin
+export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help build test unit blackbox demo bench generate lint cluster-up cluster-down clean
@@ -26,7 +26,7 @@ test: lint unit blackbox ## everything that CI runs
 
 unit: build ## tests of every package, against real parts where they need them
 	go test ./api/... ./cmd/... ./deploy/... ./services/... ./integration/testbed/...
-	cd integration/cluster && go test ./...
+	cd integration/cluster && go test -trimpath ./...
 
 blackbox: build ## the program as a user sees it, on a real cluster with real containers
 	go test -count=1 -timeout 20m ./integration/blackbox/...
