@@ -1,0 +1,212 @@
+package sim
+
+import (
+	"time"
+
+	"shiplog.dev/internal/world"
+)
+
+// freshFor is how old the proof that facts are complete may be for something to be taken down (decide.FreshFacts), and
+// proofSlack what may pass between the decision and its coming into the log.
+const (
+	freshFor   = 15 * time.Second
+	proofSlack = time.Second
+)
+
+// created checks maxSurge and partition when a Pod has been created.
+func (c *checks) created(one *command, set *cloneSet, after *object) {
+	pods := c.s.podsOf(one.owner)
+	active := 0
+	for _, o := range pods {
+		if o.pod.active() {
+			active++
+		}
+	}
+	if active > set.replicas+set.surge {
+		c.s.fail("maxSurge", "%d Pods are active after %s", active, c.why(one, set))
+	}
+	if after.pod.template == set.template {
+		current := c.template(set, set.status.CurrentRevision)
+		if updated := c.updated(one, set); current != "" && current != set.template && updated > set.replicas-set.partition+set.surge {
+			c.s.fail("partition", "%d Pods are updated after %s", updated, c.why(one, set))
+		}
+	}
+}
+
+// template returns what a revision of a name held, as far as Pods show; empty: no Pod ever carried it.
+func (c *checks) template(_ *cloneSet, revision string) string {
+	for ref, history := range c.s.api.history {
+		if isPod(ref) {
+			for _, o := range history {
+				if o.pod != nil && o.pod.labels["controller-revision-hash"] == revision {
+					return o.pod.template
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// updated counts the active Pods of the template that was decided for, without those that are being deleted.
+func (c *checks) updated(one *command, set *cloneSet) int {
+	n := 0
+	for _, o := range c.s.podsOf(one.owner) {
+		if o.pod.active() && o.pod.template == set.template && !c.leaving(o.uid, one.sequence) {
+			n++
+		}
+	}
+	return n
+}
+
+// leaving says whether a command at or before a position deletes the Pod, and was not refused.
+func (c *checks) leaving(uid string, position uint64) bool {
+	for _, one := range c.commands {
+		if one.sequence <= position && one.GetDelete() != nil && one.GetObject().GetUid() == uid && !one.refused {
+			return true
+		}
+	}
+	return false
+}
+
+// deleted checks maxUnavailable, and that only those are deleted that were named or are too many.
+func (c *checks) deleted(one *command, set *cloneSet, before *object) {
+	known, _ := c.known(before.ref, one.entry.GetCause())
+	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod)
+	if !named && before.pod.active() {
+		left := c.count(one, set, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
+		if left < set.replicas {
+			c.s.fail("deletes too many", "%d Pods are left that nobody named, after %s", left, c.why(one, set))
+		}
+	}
+	if before.pod.serves() {
+		if left := c.count(one, set, func(p *pod, _ time.Time) bool { return p.serves() }); left < set.replicas-set.unavailable {
+			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
+		}
+	}
+}
+
+// patched checks what an update may do to a Pod, and maxUnavailable.
+func (c *checks) patched(one *command, set *cloneSet, before, after *object) {
+	code := one.GetReason().GetCode()
+	updates := code == "DrainPod" || code == "UpdateInPlace" || code == "UpdateReCreate"
+	switch {
+	case updates && set.paused:
+		c.s.fail("paused", "%s", c.why(one, set))
+	case updates && set.kind == "OnDelete":
+		c.s.fail("OnDelete", "%s", c.why(one, set))
+	case code == "UpdateReCreate" && set.kind == "InPlaceOnly", (code == "UpdateInPlace" || code == "DrainPod") && set.kind == "ReCreate":
+		c.s.fail("update type", "%s", c.why(one, set))
+	}
+	if after.pod.template == set.template && before.pod.template != set.template {
+		if updated := c.updated(one, set); updated > set.replicas-set.partition {
+			c.s.fail("partition", "%d Pods are updated after %s", updated, c.why(one, set))
+		}
+	}
+	if !updates {
+		return
+	}
+	available := func(p *pod, now time.Time) bool { return p.available(set.minReady, now) }
+	if available(before.pod, c.s.now) && !available(after.pod, c.s.now) {
+		if left := c.count(one, set, available); left < set.replicas-set.unavailable {
+			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
+		}
+	}
+}
+
+// count counts the Pods of which something holds as far as could be known: it holds now; or it held in what the log knew
+// when the command was decided, and no command has taken the Pod down since.
+func (c *checks) count(one *command, set *cloneSet, holds func(*pod, time.Time) bool) int {
+	n := 0
+	for ref, history := range c.s.api.history {
+		if !isPod(ref) {
+			continue
+		}
+		if now := c.s.api.objects[ref]; now != nil && now.pod.owner == one.owner && holds(now.pod, c.s.now) {
+			n++
+			continue
+		}
+		known, version := c.known(ref, one.entry.GetCause())
+		if known == nil || known.pod.owner != one.owner || !holds(known.pod, one.decided) {
+			continue
+		}
+		ours := false
+		for _, later := range history {
+			ours = ours || later.version > version && later.by.command != 0 && later.uid == known.uid &&
+				(later.gone || later.pod != nil && (!later.pod.active() || c.tookDown(later)))
+		}
+		if !ours {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *checks) tookDown(o *object) bool {
+	for _, version := range c.takenDown[o.uid] {
+		if version == o.version {
+			return true
+		}
+	}
+	return false
+}
+
+// takesDown says whether a command can make an available Pod unavailable.
+func takesDown(one *command) bool {
+	code := one.GetReason().GetCode()
+	return one.GetObject().GetResource() == world.ResourcePods && (one.GetDelete() != nil || code == "DrainPod" || code == "UpdateInPlace")
+}
+
+// decidedOnFreshFacts checks that what takes a Pod down was decided on a log that held all that had happened to the
+// CloneSet and its Pods until a while before.
+func (c *checks) decidedOnFreshFacts(one *command) {
+	if !takesDown(one) {
+		return
+	}
+	horizon := one.decided.Add(-freshFor - proofSlack)
+	for ref, history := range c.s.api.history {
+		if ref != c.sets[one.owner] && !isPod(ref) {
+			continue
+		}
+		due := uint64(0)
+		for _, o := range history {
+			if o.at.Before(horizon) && (o.uid == one.owner || o.pod != nil && o.pod.owner == one.owner) {
+				due = o.version
+			}
+		}
+		if _, version := c.known(ref, one.entry.GetCause()); version < due {
+			c.s.fail("stale facts", "%s had version %d before %s, the log knew %d, when at %d was decided: %s", ref, due,
+				horizon.Format(time.TimeOnly), version, one.entry.GetCause(), narrateCommand(one))
+		}
+	}
+}
+
+// withinScaleLimit checks scaleStrategy.maxUnavailable when Pods are to be created, by what the log knew.
+func (c *checks) withinScaleLimit(one *command) {
+	if one.GetCreate() == nil || one.GetObject().GetResource() != world.ResourcePods {
+		return
+	}
+	set := c.setAt(one)
+	if set == nil {
+		return
+	}
+	unavailable := 0
+	for ref := range c.s.api.history {
+		if !isPod(ref) {
+			continue
+		}
+		if known, _ := c.known(ref, one.entry.GetCause()); known != nil && known.pod.owner == one.owner && known.pod.active() &&
+			!set.names(known.pod) && !known.pod.available(set.minReady, one.decided) && !c.leaving(known.uid, one.sequence) {
+			unavailable++
+		}
+	}
+	for _, other := range c.commands {
+		known, version := c.known(world.RefOf(other.GetObject()), one.entry.GetCause())
+		if other.GetCreate() != nil && other.GetObject().GetResource() == world.ResourcePods && other.owner == one.owner &&
+			!other.done && known == nil && version == 0 {
+			unavailable++
+		}
+	}
+	if unavailable > set.scaleUnavailable {
+		c.s.fail("scaleStrategy.maxUnavailable", "%d Pods are not available, %d may be, after %s", unavailable, set.scaleUnavailable, c.why(one, set))
+	}
+}
