@@ -18,7 +18,7 @@ func main() {
 	from := flag.Uint64("from", 1, "first seed")
 	seeds := flag.Uint64("seeds", 1000, "how many seeds")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "how many at once")
-	most := flag.Int("failures", 1, "failures to shrink and tell before the run ends")
+	most := flag.Int("failures", 1, "how many failures are shrunk and told; further ones get a line")
 	trace := flag.Bool("trace", false, "print the trace of every seed, unshrunk")
 	flag.Parse()
 
@@ -41,16 +41,17 @@ func main() {
 				if *trace {
 					fmt.Println(strings.Join(result.Trace, "\n"))
 				}
-				stop := failures >= *most
-				if result.Failure != nil && !stop {
+				failed := result.Failure != nil
+				if failed {
 					failures++
-					mu.Unlock()
-					fmt.Println(sim.Report(plan, result))
-					mu.Lock()
 				}
+				told := failed && failures <= *most
 				mu.Unlock()
-				if stop {
-					return
+				switch {
+				case told:
+					fmt.Println(sim.Report(plan, result))
+				case failed:
+					fmt.Printf("seed %d fails: %s: %s\n", seed, result.Failure.Check, result.Failure.Message)
 				}
 			}
 		})
