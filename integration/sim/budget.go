@@ -73,7 +73,7 @@ func (c *checks) deleted(one *command, set *cloneSet, before *object) {
 	known, _ := c.known(before.ref, one.entry.GetCause())
 	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod)
 	if !named && before.pod.active() {
-		left := c.count(one, set, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
+		left := c.creating(one) + c.count(one, set, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
 		if left < set.replicas {
 			c.s.fail("deletes too many", "%d Pods are left that nobody named, after %s", left, c.why(one, set))
 		}
@@ -111,6 +111,18 @@ func (c *checks) patched(one *command, set *cloneSet, before, after *object) {
 			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
 		}
 	}
+}
+
+// creating counts the Pods that commands before this one are about to create; rules take those as there (decision 2).
+func (c *checks) creating(one *command) int {
+	n := 0
+	for _, other := range c.commands {
+		if other.sequence < one.sequence && other.owner == one.owner && other.GetCreate() != nil && !other.done && other.effects == 0 &&
+			other.GetObject().GetResource() == world.ResourcePods {
+			n++
+		}
+	}
+	return n
 }
 
 // count counts the Pods of which something holds as far as could be known: it holds now; or it held in what the log knew

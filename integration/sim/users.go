@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"shiplog.dev/internal/world"
 )
@@ -16,7 +17,8 @@ func setRef(name string) world.Ref {
 	return world.Ref{Group: world.GroupKruise, Resource: world.ResourceCloneSets, Namespace: "default", Name: name}
 }
 
-// heal makes every CloneSet one whose spec can be reached.
+// heal makes every CloneSet one whose spec can be reached. What a partition or OnDelete leaves on an image that does not
+// start, people delete.
 func (u *users) heal() {
 	for _, o := range u.s.cloneSets() {
 		u.s.api.edit(o, "a user", func(tree map[string]any) {
@@ -30,6 +32,14 @@ func (u *users) heal() {
 			}
 		})
 	}
+	u.s.after(time.Minute, func() {
+		for _, o := range u.s.api.list(isPod) {
+			held := u.s.api.objects[u.s.checks.sets[o.pod.owner]]
+			if held != nil && (held.set.kind == "OnDelete" || held.set.partition > 0) && strings.Contains(o.pod.template, "=bad") {
+				u.s.api.delete(o, writer{name: "a user"})
+			}
+		}
+	})
 }
 
 // edit changes the spec of a CloneSet, if there is one of that name.
