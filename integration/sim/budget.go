@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"time"
 
 	"shiplog.dev/internal/world"
@@ -73,13 +74,13 @@ func (c *checks) deleted(one *command, set *cloneSet, before *object) {
 	known, _ := c.known(before.ref, one.entry.GetCause())
 	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod)
 	if !named && before.pod.active() {
-		left := c.creating(one) + c.count(one, set, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
+		left := c.creating(one) + c.count(one, deletes, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
 		if left < set.replicas {
 			c.s.fail("deletes too many", "%d Pods are left that nobody named, after %s", left, c.why(one, set))
 		}
 	}
 	if before.pod.serves() {
-		if left := c.count(one, set, func(p *pod, _ time.Time) bool { return p.serves() }); left < set.replicas-set.unavailable {
+		if left := c.count(one, takesDown, func(p *pod, _ time.Time) bool { return p.serves() }); left < set.replicas-set.unavailable {
 			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
 		}
 	}
@@ -107,7 +108,7 @@ func (c *checks) patched(one *command, set *cloneSet, before, after *object) {
 	}
 	available := func(p *pod, now time.Time) bool { return p.available(set.minReady, now) }
 	if available(before.pod, c.s.now) && !available(after.pod, c.s.now) {
-		if left := c.count(one, set, available); left < set.replicas-set.unavailable {
+		if left := c.count(one, takesDown, available); left < set.replicas-set.unavailable {
 			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
 		}
 	}
@@ -126,25 +127,29 @@ func (c *checks) creating(one *command) int {
 }
 
 // count counts the Pods of which something holds as far as could be known: it holds now; or it held in what the log knew
-// when the command was decided, and no command has taken the Pod down since.
-func (c *checks) count(one *command, set *cloneSet, holds func(*pod, time.Time) bool) int {
+// when the command was decided. Pods that commands before this one take down do not count, whether or not these have had
+// their effect; those of later commands do, for these are judged when their turn comes.
+func (c *checks) count(one *command, ends func(*command) bool, holds func(*pod, time.Time) bool) int {
 	n := 0
 	for ref, history := range c.s.api.history {
 		if !isPod(ref) {
 			continue
 		}
+		known, version := c.known(ref, one.entry.GetCause())
 		if now := c.s.api.objects[ref]; now != nil && now.pod.owner == one.owner && holds(now.pod, c.s.now) {
-			n++
+			if !c.aboutTo(ends, now.uid, one) {
+				n++
+			}
 			continue
 		}
-		known, version := c.known(ref, one.entry.GetCause())
-		if known == nil || known.pod.owner != one.owner || !holds(known.pod, one.decided) {
+		if known == nil || known.pod.owner != one.owner || !holds(known.pod, one.decided) || c.aboutTo(ends, known.uid, one) {
 			continue
 		}
 		ours := false
 		for _, later := range history {
-			ours = ours || later.version > version && later.by.command != 0 && later.uid == known.uid &&
-				(later.gone || later.pod != nil && (!later.pod.active() || c.tookDown(later)))
+			if by := c.commands[later.by.command]; by != nil && by.sequence <= one.sequence && later.version > version && later.uid == known.uid {
+				ours = ours || ends(by)
+			}
 		}
 		if !ours {
 			n++
@@ -153,19 +158,25 @@ func (c *checks) count(one *command, set *cloneSet, holds func(*pod, time.Time) 
 	return n
 }
 
-func (c *checks) tookDown(o *object) bool {
-	for _, version := range c.takenDown[o.uid] {
-		if version == o.version {
+// aboutTo says whether a command before this one is about to do something to a Pod.
+func (c *checks) aboutTo(do func(*command) bool, uid string, one *command) bool {
+	for _, other := range c.commands {
+		if other.sequence < one.sequence && !other.done && other.effects == 0 && other.GetObject().GetUid() == uid && do(other) {
 			return true
 		}
 	}
 	return false
 }
 
-// takesDown says whether a command can make an available Pod unavailable.
+func deletes(one *command) bool { return one.GetDelete() != nil }
+
+// takesDown says whether a command can make an available Pod unavailable. A patch of its metadata cannot.
 func takesDown(one *command) bool {
+	if one.GetObject().GetResource() != world.ResourcePods {
+		return false
+	}
 	code := one.GetReason().GetCode()
-	return one.GetObject().GetResource() == world.ResourcePods && (one.GetDelete() != nil || code == "DrainPod" || code == "UpdateInPlace")
+	return one.GetDelete() != nil || code == "DrainPod" || code == "UpdateInPlace" && bytes.Contains(one.GetPatch().GetJson(), []byte(`"spec"`))
 }
 
 // decidedOnFreshFacts checks that what takes a Pod down was decided on a log that held all that had happened to the
@@ -192,6 +203,8 @@ func (c *checks) decidedOnFreshFacts(one *command) {
 	}
 }
 
+func marks(one *command) bool { return one.GetReason().GetCode() == "UpdateReCreate" }
+
 // withinScaleLimit checks scaleStrategy.maxUnavailable when Pods are to be created, by what the log knew.
 func (c *checks) withinScaleLimit(one *command) {
 	if one.GetCreate() == nil || one.GetObject().GetResource() != world.ResourcePods {
@@ -207,7 +220,7 @@ func (c *checks) withinScaleLimit(one *command) {
 			continue
 		}
 		if known, _ := c.known(ref, one.entry.GetCause()); known != nil && known.pod.owner == one.owner && known.pod.active() &&
-			!set.names(known.pod) && !known.pod.available(set.minReady, one.decided) && !c.leaving(known.uid, one.sequence) {
+			!set.names(known.pod) && !known.pod.available(set.minReady, one.decided) && !c.leaving(known.uid, one.sequence) && !c.aboutTo(marks, known.uid, one) {
 			unavailable++
 		}
 	}

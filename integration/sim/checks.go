@@ -18,10 +18,8 @@ type checks struct {
 	// seen is, by object, which versions of it the log got to know, and where.
 	seen     map[world.Ref][]sighting
 	commands map[uint64]*command
-	// takenDown is, by Pod UID, the versions at which a command made it unavailable.
-	takenDown map[string][]uint64
-	sets      map[string]world.Ref // CloneSets that ever were, by UID
-	quietAt   time.Time            // of the last command
+	sets     map[string]world.Ref // CloneSets that ever were, by UID
+	quietAt  time.Time            // of the last command
 }
 
 type sighting struct {
@@ -44,7 +42,7 @@ type command struct {
 
 func newChecks(s *simulation) *checks {
 	return &checks{
-		s: s, seen: map[world.Ref][]sighting{}, commands: map[uint64]*command{}, takenDown: map[string][]uint64{}, sets: map[string]world.Ref{},
+		s: s, seen: map[world.Ref][]sighting{}, commands: map[uint64]*command{}, sets: map[string]world.Ref{},
 	}
 }
 
@@ -146,9 +144,6 @@ func (c *checks) write(before, after *object) {
 	set := c.setAt(one)
 	if set == nil {
 		return
-	}
-	if before != nil && before.pod.serves() && (after.gone || !after.pod.serves()) {
-		c.takenDown[after.uid] = append(c.takenDown[after.uid], after.version)
 	}
 	switch {
 	case before == nil:
