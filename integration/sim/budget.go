@@ -203,7 +203,15 @@ func (c *checks) decidedOnFreshFacts(one *command) {
 	}
 }
 
-func marks(one *command) bool { return one.GetReason().GetCode() == "UpdateReCreate" }
+// marked says whether a command before this one marks the Pod for replacement; it counts as named for deletion from then on.
+func (c *checks) marked(uid string, one *command) bool {
+	for _, other := range c.commands {
+		if other.sequence < one.sequence && !other.refused && other.GetObject().GetUid() == uid && other.GetReason().GetCode() == "UpdateReCreate" {
+			return true
+		}
+	}
+	return false
+}
 
 // withinScaleLimit checks scaleStrategy.maxUnavailable when Pods are to be created, by what the log knew.
 func (c *checks) withinScaleLimit(one *command) {
@@ -220,7 +228,7 @@ func (c *checks) withinScaleLimit(one *command) {
 			continue
 		}
 		if known, _ := c.known(ref, one.entry.GetCause()); known != nil && known.pod.owner == one.owner && known.pod.active() &&
-			!set.names(known.pod) && !known.pod.available(set.minReady, one.decided) && !c.leaving(known.uid, one.sequence) && !c.aboutTo(marks, known.uid, one) {
+			!set.names(known.pod) && !known.pod.available(set.minReady, one.decided) && !c.leaving(known.uid, one.sequence) && !c.marked(known.uid, one) {
 			unavailable++
 		}
 	}

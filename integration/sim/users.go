@@ -17,8 +17,8 @@ func setRef(name string) world.Ref {
 	return world.Ref{Group: world.GroupKruise, Resource: world.ResourceCloneSets, Namespace: "default", Name: name}
 }
 
-// heal makes every CloneSet one whose spec can be reached. What a partition or OnDelete leaves on an image that does not
-// start, people delete.
+// heal makes every CloneSet one whose spec can be reached. What a partition leaves on an image that does not start, people
+// let go by taking the partition away, and what OnDelete leaves there they delete.
 func (u *users) heal() {
 	for _, o := range u.s.cloneSets() {
 		u.s.api.edit(o, "a user", func(tree map[string]any) {
@@ -35,7 +35,13 @@ func (u *users) heal() {
 	u.s.after(time.Minute, func() {
 		for _, o := range u.s.api.list(isPod) {
 			held := u.s.api.objects[u.s.checks.sets[o.pod.owner]]
-			if held != nil && (held.set.kind == "OnDelete" || held.set.partition > 0) && strings.Contains(o.pod.template, "=bad") {
+			if held == nil || !strings.Contains(o.pod.template, "=bad") {
+				continue
+			}
+			u.s.api.edit(held, "a user", func(tree map[string]any) {
+				child(child(tree, "spec"), "updateStrategy")["partition"] = float64(0)
+			})
+			if held.set.kind == "OnDelete" {
 				u.s.api.delete(o, writer{name: "a user"})
 			}
 		}
