@@ -145,6 +145,9 @@ func (r *round) counts() counts {
 		switch {
 		case p.specified:
 			add(&c.specifiedNew, &c.specifiedOld)
+			if !p.availableNow {
+				c.unavailableNow++ // its own deletion is free, but it is no spare for that of another
+			}
 		case !p.available:
 			add(&c.unavailableNew, &c.unavailableOld)
 			if !p.availableNow {

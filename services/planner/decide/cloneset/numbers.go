@@ -9,7 +9,7 @@ type counts struct {
 	preparingNew, preparingOld, actingNew, actingOld int
 	// Of those acting: named for deletion; or not named and not available.
 	specifiedNew, specifiedOld, unavailableNew, unavailableOld int
-	// unavailableNow is like the unavailable ones, judged without minReadySeconds (D2).
+	// unavailableNow are all that are unavailable, named or not, judged without minReadySeconds (D2).
 	unavailableNow int
 	// rollsBack: current and update revision differ and the gate CloneSetPartitionRollback is on.
 	rollsBack bool
