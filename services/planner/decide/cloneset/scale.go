@@ -180,7 +180,12 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 		r.decision.AwaitsVouch = true
 		return
 	}
-	r.command(p.Pod, decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...)))
+	command := decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...))
+	if !p.availableNow {
+		// Its deletion costs no budget because it is unavailable: one that has recovered meanwhile is looked at again.
+		command.ResourceVersion = formatVersion(p.Version)
+	}
+	r.command(p.Pod, command)
 }
 
 // cheapest returns the n Pods, new or old ones, that are the least loss, in order (R35). All of them when there are fewer.
