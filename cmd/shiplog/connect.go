@@ -127,7 +127,7 @@ func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog
 
 // openToRead opens the log for a tool: at a URL, of a running instance by its state directory, or of a stopped one.
 func openToRead(ctx context.Context, where, cluster string) (journal.Journal, error) {
-	options := journal.Options{Cluster: cluster}
+	options := journal.Options{Cluster: cluster, AsIs: true}
 	if strings.Contains(where, "://") {
 		options.URL = where
 		return journal.Open(ctx, options)
@@ -135,13 +135,15 @@ func openToRead(ctx context.Context, where, cluster string) (journal.Journal, er
 	if _, err := os.Stat(filepath.Join(where, "log")); err != nil {
 		return nil, fmt.Errorf("read the log of %s: not a state directory (give one, or the URL of a NATS server, with --log): %w", where, err)
 	}
-	if address, err := os.ReadFile(filepath.Join(where, logAddressFile)); err == nil {
-		options.URL = strings.TrimSpace(string(address))
-		if opened, err := journal.Open(ctx, options); err == nil || !errors.Is(err, journal.ErrUnavailable) {
-			return opened, err
-		}
-		options.URL = "" // its writer was killed; nobody serves the log now
-	}
 	options.Directory = filepath.Join(where, "log")
+	opened, err := journal.Open(ctx, options)
+	if !errors.Is(err, journal.ErrInUse) {
+		return opened, err
+	}
+	address, err := os.ReadFile(filepath.Join(where, logAddressFile))
+	if err != nil || strings.TrimSpace(string(address)) == "" {
+		return nil, fmt.Errorf("read the log of %s: a running instance holds it and does not let others in (--nats-listen)", where)
+	}
+	options.Directory, options.URL = "", strings.TrimSpace(string(address))
 	return journal.Open(ctx, options)
 }

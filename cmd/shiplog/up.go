@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -61,7 +62,7 @@ everything goes on where it ended.`,
 				return err
 			}
 			defer log.Close()
-			if err := connect.announceLog(log); err != nil {
+			if err := connect.announceLog(ctx, log); err != nil {
 				return err
 			}
 			if err := crd.Install(ctx, config); err != nil {
@@ -88,12 +89,12 @@ everything goes on where it ended.`,
 }
 
 // announceLog leaves the address of the embedded server in the state directory, for the tools.
-func (c *connection) announceLog(log journal.Journal) error {
-	served, is := log.(interface{ Address() string })
-	if !is || served.Address() == "" {
-		return nil
+func (c *connection) announceLog(ctx context.Context, log journal.Journal) error {
+	state, err := log.State(ctx)
+	if err != nil {
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.stateDir, logAddressFile), []byte(served.Address()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.stateDir, logAddressFile), []byte(state.URL+"\n"), 0o600); err != nil {
 		return fmt.Errorf("leave the address of the log for the tools: %w", err)
 	}
 	return nil

@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // floorWorkers is how many requests the bare client has under way.
@@ -92,7 +96,12 @@ func (b *bench) until(ctx context.Context, namespace, image string, start func()
 	if err != nil {
 		return 0, err
 	}
-	events, err := b.client.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	// The API server drops watches that are slow for a moment, so one that resumes is needed.
+	events, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return b.client.CoreV1().Pods(namespace).Watch(ctx, options)
+		},
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -114,6 +123,9 @@ func (b *bench) until(ctx context.Context, namespace, image string, start func()
 			if !open {
 				return 0, fmt.Errorf("the watch ended with %d of %d Pods running %s", len(there), b.pods, image)
 			}
+			if event.Type == watch.Error {
+				return 0, fmt.Errorf("the watch ended with %d of %d Pods running %s: %w", len(there), b.pods, image, apierrors.FromObject(event.Object))
+			}
 			if pod, is := event.Object.(*corev1.Pod); is && event.Type != watch.Deleted && runs(pod, image) {
 				there[pod.Name] = true
 			}
@@ -123,7 +135,7 @@ func (b *bench) until(ctx context.Context, namespace, image string, start func()
 }
 
 func runs(pod *corev1.Pod, image string) bool {
-	if len(pod.Status.ContainerStatuses) == 0 || pod.Spec.Containers[0].Image != image || pod.Status.ContainerStatuses[0].Image != image {
+	if len(pod.Status.ContainerStatuses) == 0 || pod.Spec.Containers[0].Image != image || !strings.HasSuffix(pod.Status.ContainerStatuses[0].Image, "/"+image) {
 		return false
 	}
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {

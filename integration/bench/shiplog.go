@@ -166,12 +166,24 @@ func (b *bench) latency(ctx context.Context, _ *testbed.Process, _ floor) error 
 
 // quiet watches an idle cluster.
 func (b *bench) quiet(ctx context.Context, shiplog *testbed.Process, _ floor) error {
+	// Idling begins when the log has been silent for a while: the last vouch and tick of the work before belong to that.
+	entries, silent := -1.0, time.Now()
+	for time.Since(silent) < 6*time.Second {
+		position, err := shiplog.Metric("shiplog_planner_position")
+		if err != nil {
+			return err
+		}
+		if position != entries {
+			entries, silent = position, time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 	say("shiplog: idle for %s", b.idle)
 	mark := time.Now()
-	entries, err := shiplog.Metric("shiplog_planner_position")
-	if err != nil {
-		return err
-	}
 	cpu, err := shiplog.Metric("process_cpu_seconds_total")
 	if err != nil {
 		return err

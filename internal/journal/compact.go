@@ -28,8 +28,8 @@ const (
 
 // view is one compacted view: an object named by its position, 20 digits.
 type view struct {
-	at         uint64 // 0: no view
-	name, nuid string
+	at     uint64 // 0: no view
+	object *jetstream.ObjectInfo
 }
 
 // missing is how many positions there are between a view and the first entry of the log.
@@ -71,7 +71,7 @@ func (j *logStream) openViews(ctx context.Context) (err error) {
 		}
 		j.options.Log.Warn().Uint64("compacted", at).Uint64("last", info.State.LastSeq).
 			Msg("a compacted view reaches beyond the log, which was rolled back or replaced; the view is removed")
-		if err := j.removeView(ctx, view{at, o.Name, o.NUID}); err != nil {
+		if err := j.removeView(ctx, view{at, o}); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (j *logStream) listViews(ctx context.Context) ([]view, error) {
 		views = views[:0]
 		for _, o := range objects {
 			if at, err := strconv.ParseUint(o.Name, 10, 64); err == nil && at > 0 {
-				views = append(views, view{at, o.Name, o.NUID})
+				views = append(views, view{at, o})
 			}
 		}
 		return err
@@ -122,7 +122,7 @@ func (j *logStream) newestView(ctx context.Context, last uint64) (view, error) {
 			return v, nil
 		}
 		if ctx.Err() != nil || j.closing.Err() != nil || !j.nc.IsConnected() {
-			return view{}, unavailable(ctx, "check the compacted view "+v.name, err)
+			return view{}, unavailable(ctx, "check the compacted view "+v.object.Name, err)
 		}
 		j.options.Log.Warn().Err(err).Uint64("compacted", v.at).Msg("a compacted view cannot be used; the one before it is tried")
 	}
@@ -134,13 +134,10 @@ func (v view) each(ctx context.Context, j *logStream, f func(raw) error) error {
 	if v.at == 0 {
 		return nil
 	}
-	chunks, err := j.openChunks(ctx, v.name)
+	chunks, err := j.openChunks(ctx, v.object)
 	if err == nil {
 		defer chunks.it.Stop()
 		err = readView(chunks, f)
-	}
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return fmt.Errorf("%w: the compacted view at %d is gone", ErrGap, v.at)
 	}
 	if err != nil {
 		return fmt.Errorf("compacted view at %d: %w", v.at, err)
@@ -158,27 +155,29 @@ type chunks struct {
 	data     []byte
 }
 
-func (j *logStream) openChunks(ctx context.Context, name string) (*chunks, error) {
-	info, err := j.views.GetInfo(ctx, name)
+func (j *logStream) openChunks(ctx context.Context, object *jetstream.ObjectInfo) (*chunks, error) {
+	stream, err := j.js.Stream(ctx, "OBJ_"+object.Bucket)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := j.js.Stream(ctx, "OBJ_"+info.Bucket)
+	subject := "$O." + object.Bucket + ".C." + object.NUID
+	// The stream's leader knows how many there are; a consumer may live on a follower that does not have them yet.
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{"$O." + info.Bucket + ".C." + info.NUID}})
+	if held := info.State.Subjects[subject]; held < uint64(object.Chunks) {
+		return nil, fmt.Errorf("%w: %d of its %d chunks are there", errView, held, object.Chunks)
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
 	if err != nil {
 		return nil, err
 	}
-	if held := consumer.CachedInfo().NumPending; held < uint64(info.Chunks) {
-		return nil, fmt.Errorf("%w: %d of its %d chunks are there", errView, held, info.Chunks)
-	}
-	it, err := consumer.Messages(jetstream.PullMaxMessages(chunksAhead), jetstream.PullExpiry(2*feedSilence), jetstream.PullHeartbeat(feedSilence))
+	it, err := consumer.Messages(jetstream.PullMaxMessages(chunksAhead), jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pullPulse))
 	if err != nil {
 		return nil, err
 	}
-	return &chunks{ctx: ctx, it: it, patience: j.options.Patience, left: info.Chunks}, nil
+	return &chunks{ctx: ctx, it: it, patience: j.options.Patience, left: object.Chunks}, nil
 }
 
 func (c *chunks) Read(p []byte) (int, error) {
@@ -234,7 +233,7 @@ func (j *logStream) Compact(ctx context.Context, at uint64, live func(sequence u
 		return unavailable(ctx, doing, err)
 	}
 	// The older views go only once the new one has been read back.
-	if err := (view{at, stored.Name, stored.NUID}).each(ctx, j, func(raw) error { return nil }); err != nil {
+	if err := (view{at, stored}).each(ctx, j, func(raw) error { return nil }); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	views, err := j.listViews(ctx)
@@ -298,11 +297,11 @@ func (j *logStream) removeView(ctx context.Context, v view) error {
 	if err != nil {
 		return err
 	}
-	meta := "$O." + bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(v.name))
+	meta := "$O." + bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(v.object.Name))
 	if err := stream.Purge(ctx, jetstream.WithPurgeSubject(meta)); err != nil {
 		return err
 	}
-	return stream.Purge(ctx, jetstream.WithPurgeSubject("$O."+bucket+".C."+v.nuid))
+	return stream.Purge(ctx, jetstream.WithPurgeSubject("$O."+bucket+".C."+v.object.NUID))
 }
 
 // removeScraps removes what processes that ended while they wrote a view left behind.

@@ -13,8 +13,10 @@ const (
 	// pullMessages and pullBytes bound what one feed has asked the server for. The bytes hold the largest entry.
 	pullMessages = 2048
 	pullBytes    = 2 * maxEntry
-	// feedSilence is after how long without a sign of life the server is asked again.
-	feedSilence = 5 * time.Second
+	// pullLife is for how long the server keeps one request for messages; it gives a sign of life every pullPulse, and after
+	// two that did not come it is asked again: a cluster that elects a leader forgets requests.
+	pullLife  = 30 * time.Second
+	pullPulse = time.Second
 )
 
 // raw is one message of the stream, undecoded.
@@ -51,7 +53,7 @@ func (j *logStream) openFeed(ctx context.Context, sequence uint64, at time.Time)
 			return err
 		}
 		f.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes),
-			jetstream.PullExpiry(2*feedSilence), jetstream.PullHeartbeat(feedSilence))
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pullPulse))
 		return err
 	})
 	if err != nil {

@@ -133,7 +133,7 @@ func startTestServer(t testing.TB, store int64) *testServer {
 	check(t, err)
 	address := l.Addr().String()
 	l.Close()
-	s := &testServer{o: Options{Directory: t.TempDir(), Listen: address, StoreLimit: store, Log: testLog(t)}, url: "nats://" + address}
+	s := &testServer{o: Options{Directory: t.TempDir(), Listen: address, StoreLimit: store, Log: testLog(t)}}
 	s.start(t)
 	t.Cleanup(func() { s.stop() })
 	return s
@@ -144,6 +144,7 @@ func (s *testServer) start(t testing.TB) {
 	var err error
 	s.embedded, err = startServer(s.o)
 	check(t, err)
+	s.url = s.address()
 }
 
 func check(t testing.TB, err error) {

@@ -130,7 +130,7 @@ func (j *logStream) connect() error {
 			return err
 		}
 		j.server = s
-		o = append(o, nats.InProcessServer(s))
+		o = append(o, nats.InProcessServer(s), nats.Token(s.token))
 	}
 	nc, err := nats.Connect(url, o...)
 	if err != nil {
@@ -170,6 +170,9 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Subjects = append(want.Subjects, prefix+space)
 	}
 	stream, err := j.js.Stream(ctx, j.name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && o.AsIs {
+		return fmt.Errorf("%w: there is no log of cluster %q", ErrNoLog, o.Cluster)
+	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if o.ClusterUID != "" {
 			want.Metadata = map[string]string{metaClusterUID: o.ClusterUID}
@@ -189,6 +192,9 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Metadata[metaClusterUID] = o.ClusterUID
 	default:
 		return fmt.Errorf("%w: it belongs to cluster %s, this is cluster %s", ErrOtherCluster, uid, o.ClusterUID)
+	}
+	if o.AsIs {
+		return nil
 	}
 	if have.MaxAge == want.MaxAge && have.MaxBytes == want.MaxBytes && have.Replicas == want.Replicas && have.Duplicates == want.Duplicates &&
 		have.AllowDirect == want.AllowDirect && slices.Equal(have.Subjects, want.Subjects) && maps.Equal(own(have.Metadata), want.Metadata) {
@@ -293,7 +299,10 @@ func (j *logStream) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	s := State{FirstSequence: info.State.FirstSeq, LastSequence: info.State.LastSeq, Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0))}
+	s := State{URL: j.options.URL, FirstSequence: info.State.FirstSeq, LastSequence: info.State.LastSeq, Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0))}
+	if j.server != nil && j.options.Listen != "" {
+		s.URL = j.server.address()
+	}
 	views, err := j.listViews(ctx)
 	if err != nil {
 		return State{}, err

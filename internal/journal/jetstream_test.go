@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -112,21 +113,21 @@ func spoil(t *testing.T, j Journal, how string) {
 	check(t, err)
 	stream, err := l.js.Stream(ctx, "OBJ_SHIPLOG_COMPACTED")
 	check(t, err)
-	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].nuid
+	chunks := "$O.SHIPLOG_COMPACTED.C." + views[0].object.NUID
 	switch how {
 	case "chunk lost":
 		check(t, stream.Purge(ctx, jetstream.WithPurgeSubject(chunks)))
 	case "end lost":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		content, err := l.views.GetBytes(ctx, views[0].name)
+		content, err := l.views.GetBytes(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, bytes.NewReader(content[:len(content)-9]))
 		check(t, err)
 	case "wrong from the start":
-		info, err := l.views.GetInfo(ctx, views[0].name)
+		info, err := l.views.GetInfo(ctx, views[0].object.Name)
 		check(t, err)
-		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].name, Metadata: info.Metadata}, strings.NewReader("something else"))
+		_, err = l.views.Put(ctx, jetstream.ObjectMeta{Name: views[0].object.Name, Metadata: info.Metadata}, strings.NewReader("something else"))
 		check(t, err)
 	}
 }
@@ -418,7 +419,12 @@ func TestSlowReader(t *testing.T) {
 func TestListen(t *testing.T) {
 	t.Parallel()
 	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
-	other := mustOpen(t, Options{URL: j.(*logStream).server.ClientURL()})
+	if _, err := Open(t.Context(), Options{URL: j.(*logStream).server.ClientURL(), Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a client without the token is told %v", err)
+	}
+	state, err := j.State(t.Context())
+	check(t, err)
+	other := mustOpen(t, Options{URL: state.URL, AsIs: true})
 	var wg sync.WaitGroup
 	for _, x := range []Journal{j, other} {
 		wg.Go(func() {

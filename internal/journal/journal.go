@@ -26,6 +26,10 @@ var (
 	ErrGap = errors.New("entries were dropped before they were read")
 	// ErrUndecodable: an entry of the log cannot be understood. The text names its sequence and the reason.
 	ErrUndecodable = errors.New("an entry of the log cannot be decoded")
+	// ErrInUse: another process holds the directory of an embedded log.
+	ErrInUse = errors.New("another process uses this directory")
+	// ErrNoLog: there is no log where one was expected.
+	ErrNoLog = errors.New("there is no log")
 	// ErrOtherCluster: the log belongs to another cluster than the caller's.
 	ErrOtherCluster = errors.New("the log belongs to another cluster")
 )
@@ -136,6 +140,8 @@ type Task struct {
 
 // State is a moment of the log.
 type State struct {
+	// URL at which other processes reach the log, with what they need to be let in: keep it from other eyes. Empty: they do not.
+	URL                         string
 	FirstSequence, LastSequence uint64
 	// Compacted is the position of the newest compacted view; 0: there is none.
 	Compacted uint64

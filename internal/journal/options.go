@@ -39,6 +39,8 @@ type Options struct {
 
 	// Durability; default Fast.
 	Durability Durability
+	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read.
+	AsIs bool
 	// Retention is for how long entries are kept; 0: for ever.
 	Retention time.Duration
 	// MaxBytes is how large the log becomes before the oldest entries go; 0: no limit.

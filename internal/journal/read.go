@@ -73,6 +73,9 @@ func (r *reader) Close() { r.close() }
 func (r *reader) run() {
 	defer r.close()
 	err := r.view.each(r.running, r.j, func(m raw) error { return r.take(m, true) })
+	if errors.Is(err, errView) { // it was whole a moment ago: newer ones have replaced it
+		err = fmt.Errorf("%w: %w", ErrGap, err)
+	}
 	for err == nil {
 		var m raw
 		var own bool

@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +24,8 @@ const (
 type embedded struct {
 	*server.Server
 	lock *os.File
+	// token is what a client must show. Whoever learns it may do all that we may.
+	token string
 }
 
 func startServer(o Options) (*embedded, error) {
@@ -64,19 +68,41 @@ func startServer(o Options) (*embedded, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if so.Authorization, err = clientToken(filepath.Join(o.Directory, "token")); err != nil {
+		lock.Close()
+		return fail(err)
+	}
 	s, err := server.NewServer(so)
 	if err != nil {
 		lock.Close()
 		return fail(err)
 	}
 	s.SetLoggerV2(serverLog{o.Log.With().Str("part", "nats").Logger()}, o.Log.GetLevel() <= zerolog.DebugLevel, false, false)
-	e := &embedded{Server: s, lock: lock}
+	e := &embedded{Server: s, lock: lock, token: so.Authorization}
 	s.Start()
 	if !s.ReadyForConnections(serverStart) || !s.JetStreamEnabled() {
 		e.stop()
 		return fail(fmt.Errorf("%w: it was not ready after %s", ErrUnavailable, serverStart))
 	}
 	return e, nil
+}
+
+// clientToken returns the token kept in a file, made at first use. It stays, so that clients come back after a restart.
+func clientToken(path string) (string, error) {
+	held, err := os.ReadFile(path)
+	if err == nil && len(held) > 0 {
+		return string(held), nil
+	}
+	token := rand.Text()
+	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
+		return "", fmt.Errorf("keep the token for clients: %w", err)
+	}
+	return token, nil
+}
+
+// address is the URL at which others reach the server, token included.
+func (e *embedded) address() string {
+	return (&url.URL{Scheme: "nats", User: url.User(e.token), Host: e.Addr().String()}).String()
 }
 
 // stop ends the server and lets another process have the directory.

@@ -43,7 +43,7 @@ func (j *logStream) Commands(ctx context.Context, name string) (Work, error) {
 		}
 		w.since = consumer.CachedInfo().Created
 		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
-			jetstream.PullExpiry(2*feedSilence), jetstream.PullHeartbeat(feedSilence))
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pullPulse))
 		return err
 	})
 	if err != nil {
@@ -85,7 +85,7 @@ func (w *work) Close() { w.close() }
 // of the server that stays, Next gets that error for ever.
 func (w *work) fetch() {
 	for {
-		msg, err := w.it.Next(jetstream.NextMaxWait(feedSilence))
+		msg, err := w.it.Next(jetstream.NextMaxWait(pullLife))
 		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoHeartbeat) {
 			continue
 		}

@@ -152,6 +152,45 @@ func Elements(raw []byte, i int, each func(start int) (end int, err error)) (int
 	}
 }
 
+// Members calls each with the name of every member of the object at i and where its value starts; each returns where the
+// value ends. It returns where the object ends.
+func Members(raw []byte, i int, each func(name []byte, start int) (end int, err error)) (int, error) {
+	i = skipSpace(raw, i)
+	if i >= len(raw) || raw[i] != '{' {
+		return 0, fmt.Errorf("no object at byte %d", i)
+	}
+	i = skipSpace(raw, i+1)
+	if i < len(raw) && raw[i] == '}' {
+		return i + 1, nil
+	}
+	for {
+		keyEnd, err := skipString(raw, i)
+		if err != nil {
+			return 0, err
+		}
+		name := raw[i+1 : keyEnd-1]
+		i = skipSpace(raw, keyEnd)
+		if i >= len(raw) || raw[i] != ':' {
+			return 0, fmt.Errorf("no colon at byte %d", i)
+		}
+		end, err := each(name, skipSpace(raw, i+1))
+		if err != nil {
+			return 0, err
+		}
+		i = skipSpace(raw, end)
+		if i >= len(raw) {
+			return 0, errTruncated
+		}
+		if raw[i] == '}' {
+			return i + 1, nil
+		}
+		if raw[i] != ',' {
+			return 0, fmt.Errorf("no comma at byte %d", i)
+		}
+		i = skipSpace(raw, i+1)
+	}
+}
+
 // Skip returns where the value at i ends.
 func Skip(raw []byte, i int) (int, error) {
 	if i >= len(raw) {

@@ -24,8 +24,8 @@ const (
 	workName = "executor"
 	// maxHeld is how many commands are held at once: under way, waiting for their object's turn, or backing off.
 	maxHeld = 1024
-	// appendWithin bounds how long an outcome is offered to a log that does not take it. After that the command is left
-	// undone: it is handed out again, and its effect found to be there.
+	// appendWithin bounds how long an outcome is offered to a log that does not take it. After that the command starts
+	// again, and finds its effect there.
 	appendWithin = 30 * time.Second
 )
 
@@ -131,37 +131,40 @@ func (e *executor) run(ctx context.Context) error {
 	}
 }
 
-// finish executes the command unless its outcome is in the log, and puts the outcome there. If that fails the command
-// stays undone in the log, which hands it out again.
+// finish carries out the command until its outcome is in the log, or ctx ends. A command that is held is handed to nobody
+// else, so it cannot be let go of before that. Each time round it is treated as one handed out again.
 func (e *executor) finish(ctx context.Context, task *journal.Task) {
-	command := task.Entry.GetCommand()
-	log := e.options.Logger.With().Uint64("command", task.Sequence).Str("object", key(command.GetObject())).Logger()
-	if task.Again {
-		known, err := e.known(ctx, task)
-		if err != nil {
-			log.Warn().Err(err).Msg("cannot tell whether the command was done; leaving it to be handed out again")
+	log := e.options.Logger.With().Uint64("command", task.Sequence).Str("object", key(task.Entry.GetCommand().GetObject())).Logger()
+	for retry := e.backoff(); ; task.Again = true {
+		err := e.settle(ctx, task)
+		if ctx.Err() != nil {
 			return
 		}
-		if known {
-			e.done(ctx, task, log)
+		if err == nil {
+			if err := task.Done(ctx); err != nil && ctx.Err() == nil {
+				log.Warn().Err(err).Msg("cannot tell the log that the command is done; its outcome stands")
+			}
 			return
+		}
+		log.Error().Err(err).Msg("the log does not hold the command's outcome yet; trying again")
+		if retry.wait(ctx, 0) != nil {
+			return
+		}
+	}
+}
+
+// settle executes the command unless its outcome is in the log, and puts the outcome there. The error is that of the log.
+func (e *executor) settle(ctx context.Context, task *journal.Task) error {
+	if task.Again {
+		if known, err := e.known(ctx, task); known || err != nil {
+			return err
 		}
 	}
 	entries := e.execute(ctx, task)
 	if entries == nil {
-		return // ctx ended before anything was known
+		return ctx.Err()
 	}
-	if err := e.record(ctx, entries); err != nil {
-		log.Error().Err(err).Msg("cannot record the outcome; the command will be handed out again")
-		return
-	}
-	e.done(ctx, task, log)
-}
-
-func (e *executor) done(ctx context.Context, task *journal.Task, log zerolog.Logger) {
-	if err := task.Done(ctx); err != nil && ctx.Err() == nil {
-		log.Warn().Err(err).Msg("cannot tell the log that the command is done; its outcome stands")
-	}
+	return e.record(ctx, entries)
 }
 
 // known says whether the log holds an outcome of this command or of a later one for the same object.

@@ -1,9 +1,13 @@
-// Package apitest connects tests to a real API server. It starts none: the environment names one.
+// Package apitest connects tests to a real API server: the one that the environment names, or one that it starts for the
+// tests of a package when shiplog-cluster can be found.
 package apitest
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +21,35 @@ import (
 
 // Variable names the kubeconfig of the API server to test against. Tests create namespaces there and remove them.
 const Variable = "SHIPLOG_TEST_KUBECONFIG"
+
+// program starts clusters; it is looked up in PATH.
+const program = "shiplog-cluster"
+
+// Main runs the tests of a package, with a cluster of their own if the environment names none. Call it from TestMain.
+func Main(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	path, err := exec.LookPath(program)
+	if os.Getenv(Variable) != "" || err != nil {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "shiplog-api-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	defer func() { _ = exec.Command(path, "down", "--dir", dir).Run() }()
+	if out, err := exec.Command(path, "up", "--dir", dir, "--nodes", "0", "--hollow", "0", "--detach").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "start a cluster: %v\n%s", err, out)
+		return 1
+	}
+	if err := os.Setenv(Variable, filepath.Join(dir, "kubeconfig")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
 
 // Config returns how to reach the API server, with our CRDs installed. Without one the test is skipped, or fails where
 // CI=true, so that a pipeline cannot pass by testing nothing.

@@ -47,8 +47,10 @@ func statusPatch(status v1alpha1.CloneSetStatus) map[string]any {
 	return map[string]any{"status": fields}
 }
 
-// commandSet notes the one command for the CloneSet itself that may be under way.
+// commandSet notes the one command for the CloneSet itself that may be under way. It holds for this very state: status
+// writes of custom resources do not look at the UID, and a change of the spec must not be overwritten.
 func (r *round) commandSet(command *shiplogv1.Command) {
+	command.ResourceVersion = formatVersion(r.set.Version)
 	command.Attempt = r.attempt(command.GetReason().GetCode())
 	r.commanded[""] = true
 	r.decision.Append(command)
@@ -227,6 +229,5 @@ func (r *round) prunePodsToDelete() {
 	}
 	command := decide.PatchMerge(r.object, "", map[string]any{"spec": map[string]any{"scaleStrategy": map[string]any{"podsToDelete": kept}}},
 		decide.Why(PrunePodsToDelete, "%d of %d named Pods are gone", len(named)-len(kept), len(named)))
-	command.ResourceVersion = formatVersion(r.set.Version)
 	r.commandSet(command)
 }

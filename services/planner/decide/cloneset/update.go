@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"shiplog.dev/api/kruise/apps/v1alpha1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
@@ -206,7 +208,8 @@ func (r *round) patchInPlace(p *pod, change inplace.Change, target revision) map
 func (r *round) refresh() {
 	for i := range r.pods {
 		p := &r.pods[i]
-		if !r.idle(p.Pod) || p.Node == "" || p.preparing || !inplace.Complete(p.Pod) {
+		// Before its containers run the kubelet writes the status often, and our write would only collide with its.
+		if !r.idle(p.Pod) || p.Phase != string(corev1.PodRunning) || p.preparing || !inplace.Complete(p.Pod) {
 			continue
 		}
 		labels, annotations, patch := map[string]any{}, map[string]any{}, map[string]any{}

@@ -1,0 +1,171 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+const (
+	// proofPage is how many objects one page of a proof's list has.
+	proofPage = 10_000
+	// maxProofPage bounds such a page, in bytes.
+	maxProofPage = 512 << 20
+)
+
+// proof says that at start the facts in the log were complete.
+type proof struct {
+	// start is when the consistent reads began, by the monotonic clock.
+	start    time.Time
+	complete []*shiplogv1.Completeness
+	// cost is the longest that a kind took without waiting for its watch.
+	cost time.Duration
+}
+
+// Reasons why a kind is not proven.
+var (
+	errBehind = errors.New("the watch is behind what the API server has")
+	errStale  = errors.New("the log holds an older state than the watch showed")
+	errLost   = errors.New("the log cannot take a fact")
+)
+
+// prove reads consistently what the API server has of every kind, and returns when the log holds all of that. A kind that
+// cannot be proven within the pace's bound gets a new watch.
+func (w *watcher) prove(ctx context.Context) (*proof, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.pace.proof)
+	defer cancel()
+	p := &proof{start: time.Now(), complete: make([]*shiplogv1.Completeness, len(w.views))}
+	failed := make([]error, len(w.views))
+	costs := make([]time.Duration, len(w.views))
+	var each sync.WaitGroup
+	for i, v := range w.views {
+		each.Go(func() { p.complete[i], costs[i], failed[i] = v.prove(ctx) })
+	}
+	each.Wait()
+	for _, cost := range costs {
+		p.cost += cost
+	}
+	return p, errors.Join(failed...)
+}
+
+func (v *view) prove(ctx context.Context) (_ *shiplogv1.Completeness, cost time.Duration, err error) {
+	start := time.Now()
+	list, err := v.versions(ctx)
+	cost = time.Since(start)
+	if err != nil {
+		return nil, cost, fmt.Errorf("read the versions of %s: %w", v.kind.name, err)
+	}
+	err = v.passed(ctx, list)
+	if err == nil {
+		err = v.w.queue.flushed(ctx, v.w.queue.position())
+	}
+	if err == nil && !v.lossless() {
+		err = errLost
+	}
+	if err == nil {
+		return &shiplogv1.Completeness{
+			Group: v.kind.resource.Group, Resource: v.kind.resource.Resource, ResourceVersion: list.text,
+		}, cost, nil
+	}
+	if errors.Is(err, errBehind) || errors.Is(err, errStale) {
+		relist := errors.Is(err, errStale)
+		v.source.log.Warn().Err(err).Bool("relist", relist).Msg("cannot prove that the facts are complete; dropping the watch")
+		v.metrics.dropped.Inc()
+		v.source.drop(relist)
+	}
+	return nil, cost, fmt.Errorf("prove %s: %w", v.kind.name, err)
+}
+
+// versions reads, consistently, which versions the API server has.
+func (v *view) versions(ctx context.Context) (*versions, error) {
+	list := &versions{objects: map[place]state{}}
+	query := url.Values{"limit": {strconv.Itoa(proofPage)}}
+	for {
+		body, err := v.client.get(ctx, v.kind.path(), query, asMetadata)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := readAll(body, maxProofPage)
+		_ = body.Close()
+		if err != nil {
+			return nil, err
+		}
+		next, err := list.add(raw)
+		if err != nil || next == "" {
+			return list, err
+		}
+		query.Set("continue", next)
+	}
+}
+
+// passed waits until everything on the list has passed through the watch and has been pushed to the log. Errors: errBehind
+// when ctx ends first, errStale.
+func (v *view) passed(ctx context.Context, list *versions) error {
+	for {
+		v.mu.Lock()
+		behind, changed := v.behind(list), v.changed
+		var err error
+		if behind == 0 {
+			err = v.settle(list.at)
+		}
+		v.mu.Unlock()
+		if behind == 0 {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %d objects at version %d", errBehind, behind, list.at)
+		}
+	}
+}
+
+// behind counts the objects that the watch has to show yet, at least one while any is missing. What has been shown is taken
+// off the list, so that asking again is cheap.
+func (v *view) behind(list *versions) int {
+	if v.progress >= list.at {
+		return 0 // the watch shows versions in order
+	}
+	if v.progress == 0 {
+		return len(list.objects) + 1 // nothing was ever listed
+	}
+	listed := list.objects
+	behind := 0
+	for at, want := range listed {
+		if e := v.entries[at]; e == nil || e.seen.uid == "" || e.seen.version < want.version {
+			behind++
+		}
+	}
+	for at, e := range v.entries {
+		if _, ok := listed[at]; !ok && e.seen.uid != "" && e.seen.version <= list.at {
+			behind++
+		}
+	}
+	return behind
+}
+
+// settle compares what the watch showed with what the log holds, which may come from others too: a late fact about an
+// object that is gone is answered by its deletion, and an object that the log holds in an older state is stale.
+func (v *view) settle(version uint64) error {
+	stale := 0
+	for at, e := range v.entries {
+		switch {
+		case e.seen.uid == "":
+			v.hide(at, version)
+		case e.logged.uid == e.seen.uid && (e.logged.hash == e.seen.hash || e.logged.version >= e.seen.version):
+		case e.logged.version > e.seen.version: // another object, which the watch will show
+		default:
+			stale++
+		}
+	}
+	if stale > 0 {
+		return fmt.Errorf("%w: %d objects", errStale, stale)
+	}
+	return nil
+}
