@@ -135,6 +135,16 @@ func (a *api) edit(o *object, by string, change func(tree map[string]any)) *obje
 	return a.put(o.ref, generation(o, tree), writer{name: by})
 }
 
+// creator returns the command that created an object, 0 if none did.
+func (a *api) creator(o *object) uint64 {
+	for _, state := range a.history[o.ref] {
+		if state.uid == o.uid {
+			return state.by.command
+		}
+	}
+	return 0
+}
+
 // generation raises the generation of what has one when its spec differs from before.
 func generation(before *object, tree map[string]any) map[string]any {
 	if before.ref.Resource != world.ResourceCloneSets && before.ref.Resource != world.ResourcePods {

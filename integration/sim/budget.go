@@ -16,10 +16,12 @@ const (
 
 // created checks maxSurge and partition when a Pod has been created.
 func (c *checks) created(one *command, set *cloneSet, after *object) {
-	pods := c.s.podsOf(one.owner)
+	if now := c.s.api.objects[c.sets[one.owner]]; now == nil || now.uid != one.owner {
+		return // whoever wanted it is gone, and the garbage collector takes it
+	}
 	active := 0
-	for _, o := range pods {
-		if o.pod.active() {
+	for _, o := range c.s.podsOf(one.owner) {
+		if o.pod.active() && c.s.api.creator(o) <= one.sequence {
 			active++
 		}
 	}

@@ -28,6 +28,12 @@ type watcher struct {
 	duplicates float64
 }
 
+// proofWithin bounds one proof; one older than proofFresh is no base for a vouch (services/watcher, pace).
+const (
+	proofWithin = 10 * time.Second
+	proofFresh  = 15 * time.Second
+)
+
 type fact struct {
 	version uint64
 	entry   *shiplogv1.Entry
@@ -154,7 +160,7 @@ func compareText(a, b string) int {
 
 // prove makes a consistent read every few seconds, for ever, and waits until all of it has come through.
 func (w *watcher) prove() {
-	if w.proving == 0 {
+	if w.proving == 0 || w.s.now.Sub(w.provingAt) > proofWithin {
 		w.proving, w.provingAt = w.s.api.version, w.s.now
 	}
 	w.check()
@@ -166,7 +172,7 @@ func (w *watcher) check() {
 	if w.proving > 0 && !w.lacks(w.proving) {
 		w.proof, w.proving = w.provingAt, 0
 	}
-	if !w.moved || w.proof.IsZero() {
+	if !w.moved || w.proof.IsZero() || w.s.now.Sub(w.proof) > proofFresh {
 		return
 	}
 	vouched := &shiplogv1.Vouched{Age: durationpb.New(w.s.now.Sub(w.proof))}
