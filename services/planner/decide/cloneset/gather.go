@@ -40,6 +40,8 @@ type round struct {
 	numbers numbers
 	// commanded Pods get a command in this round, by name.
 	commanded map[string]bool
+	// wanted are the kinds of effect, by code, that there is a need for in this round, whether or not they may be tried.
+	wanted map[string]bool
 	// updateRan: the update step has chosen, so Pods that it left alone may go back to normal.
 	updateRan bool
 

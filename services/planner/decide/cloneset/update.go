@@ -23,7 +23,9 @@ func (r *round) update() {
 		return
 	}
 	if !r.fresh {
-		r.decision.AwaitsVouch = len(r.candidates()) > 0 || r.decision.AwaitsVouch
+		waits := len(r.candidates()) > 0
+		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
+		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
 		return
 	}
 	r.updateRan = true
