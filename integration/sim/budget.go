@@ -29,7 +29,7 @@ func (c *checks) created(one *command, set *cloneSet, after *object) {
 		c.s.fail("maxSurge", "%d Pods are active after %s", active, c.why(one, set))
 	}
 	if after.pod.template == set.template {
-		current := c.template(set, set.status.CurrentRevision)
+		current := c.template(set.status.CurrentRevision)
 		if updated := c.updated(one, set); current != "" && current != set.template && updated > set.replicas-set.partition+set.surge {
 			c.s.fail("partition", "%d Pods are updated after %s", updated, c.why(one, set))
 		}
@@ -37,7 +37,7 @@ func (c *checks) created(one *command, set *cloneSet, after *object) {
 }
 
 // template returns what a revision of a name held, as far as Pods show; empty: no Pod ever carried it.
-func (c *checks) template(_ *cloneSet, revision string) string {
+func (c *checks) template(revision string) string {
 	for ref, history := range c.s.api.history {
 		if isPod(ref) {
 			for _, o := range history {
@@ -54,11 +54,22 @@ func (c *checks) template(_ *cloneSet, revision string) string {
 func (c *checks) updated(one *command, set *cloneSet) int {
 	n := 0
 	for _, o := range c.s.podsOf(one.owner) {
-		if o.pod.active() && o.pod.template == set.template && !c.leaving(o.uid, one.sequence) {
+		if o.pod.active() && o.pod.template == set.template && c.broughtBy(o) <= one.sequence && !c.leaving(o.uid, one.sequence) {
 			n++
 		}
 	}
 	return n
+}
+
+// broughtBy returns the command that brought a Pod to the template that it has.
+func (c *checks) broughtBy(o *object) uint64 {
+	command := uint64(0)
+	for i, state := range c.s.api.history[o.ref] {
+		if history := c.s.api.history[o.ref]; state.uid == o.uid && (i == 0 || history[i-1].uid != o.uid || history[i-1].pod.template != state.pod.template) {
+			command = state.by.command
+		}
+	}
+	return command
 }
 
 // leaving says whether a command at or before a position deletes the Pod, and was not refused.
@@ -76,7 +87,9 @@ func (c *checks) deleted(one *command, set *cloneSet, before *object) {
 	known, _ := c.known(before.ref, one.entry.GetCause())
 	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod)
 	if !named && before.pod.active() {
-		left := c.creating(one) + c.count(one, deletes, func(p *pod, _ time.Time) bool { return p.active() && !set.names(p) })
+		// Those named do not count, for they will go, unless what goes is broken and of an old revision.
+		broken := known != nil && !known.pod.serves() && known.pod.template != set.template
+		left := c.creating(one) + c.count(one, deletes, func(p *pod, _ time.Time) bool { return p.active() && (broken || !set.names(p)) })
 		if left < set.replicas {
 			c.s.fail("deletes too many", "%d Pods are left that nobody named, after %s", left, c.why(one, set))
 		}
@@ -109,7 +122,8 @@ func (c *checks) patched(one *command, set *cloneSet, before, after *object) {
 		return
 	}
 	available := func(p *pod, now time.Time) bool { return p.available(set.minReady, now) }
-	if available(before.pod, c.s.now) && !available(after.pod, c.s.now) {
+	// minReadySeconds may have passed since the decision.
+	if available(before.pod, one.decided) && !available(after.pod, c.s.now) {
 		if left := c.count(one, takesDown, available); left < set.replicas-set.unavailable {
 			c.s.fail("maxUnavailable", "%d Pods are available after %s", left, c.why(one, set))
 		}
