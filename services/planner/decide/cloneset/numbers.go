@@ -21,6 +21,8 @@ type numbers struct {
 	up, upOld, upLimit int
 	// down Pods are too many, downOld of them old.
 	down, downOld int
+	// surplusOld of those not named for deletion are old, neither kept by the partition nor needed for the replicas.
+	surplusOld int
 	// deleteReady is how many available Pods may be deleted now.
 	deleteReady int
 	// update is how many Pods should move to the update revision, or back to the current one when negative.
@@ -75,6 +77,7 @@ func calculate(c counts, s spec) numbers {
 		down: max(current-specified-want, 0), downOld: max(currentOld-c.specifiedOld-wantOld, 0),
 		updateUnavailable: s.maxUnavailable + c.pods - s.replicas, unavailable: unavailable, surge: surge,
 	}
+	out.surplusOld = max(min(c.actingOld-c.specifiedOld-s.partition, c.pods-s.replicas), 0)
 	out.upLimit = min(out.up, max(s.scaleUnavailable-unavailable, 0))
 	if specified > 0 || out.down > 0 {
 		out.deleteReady = max(s.maxUnavailable+c.pods-s.replicas-c.unavailableNow, 0)

@@ -34,6 +34,9 @@ func (r *round) scale() bool {
 	if len(r.commanded) == before && r.numbers.up == 0 {
 		r.scaleDown()
 	}
+	if len(r.commanded) == before && r.numbers.update == 0 && r.numbers.deleteReady == 0 {
+		r.deleteBroken()
+	}
 	return len(r.commanded) > before
 }
 
@@ -168,6 +171,16 @@ func (r *round) scaleDown() {
 		} else if ready > 0 {
 			ready--
 			r.deletePod(p, ScaleDown, "%d Pods are too many, %d available ones may be deleted now", n.down, n.deleteReady)
+		}
+	}
+}
+
+// deleteBroken deletes old Pods that are not available and that nothing else would ever touch: as many new Pods as wanted are
+// there, and those of them that are named for deletion wait for the places in the budget that the broken ones take up.
+func (r *round) deleteBroken() {
+	for i, p := range r.cheapest(r.numbers.surplusOld, false) {
+		if !p.availableNow && !p.specified && !p.preparing {
+			r.deletePod(p, ScaleDown, "%d old Pods are too many, this one is not available", r.numbers.surplusOld-i)
 		}
 	}
 }
