@@ -148,6 +148,14 @@ type Batch struct {
 func NewState(pod *world.Pod, change Change, revision string, now time.Time) State {
 	stamp := now.UTC().Format(time.RFC3339)
 	state := State{Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]ContainerStatus{}, UpdateImages: len(change.Images) > 0}
+	// What an earlier update began and has not come to its end counts on.
+	if before := ReadState(pod); before != nil {
+		for name, last := range before.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
+			if !runs(pod, name, last) {
+				state.LastContainerStatuses[name], state.UpdateImages = last, true
+			}
+		}
+	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
 		last := ContainerStatus{}
@@ -188,12 +196,17 @@ func Complete(pod *world.Pod) bool {
 		return true
 	}
 	for name, last := range state.LastContainerStatuses { //shiplog:unordered: asks whether all
-		status := pod.Status(name)
-		if status == nil || (status.ImageID == last.ImageID && !sameImage(status.Image, imageOf(pod, name))) {
+		if !runs(pod, name, last) {
 			return false
 		}
 	}
 	return true
+}
+
+// runs says whether a container has left behind what it was before its image changed.
+func runs(pod *world.Pod, container string, last ContainerStatus) bool {
+	status := pod.Status(container)
+	return status != nil && (status.ImageID != last.ImageID || sameImage(status.Image, imageOf(pod, container)))
 }
 
 func imageOf(pod *world.Pod, container string) string {
