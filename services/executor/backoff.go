@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
 
@@ -14,6 +13,8 @@ type patience struct {
 	command time.Duration
 	// first and longest bound the pause before a further try; it doubles in between.
 	first, longest time.Duration
+	// clock by which command and the pauses are measured; nil: the machine's.
+	clock Clock
 }
 
 var standard = patience{
@@ -23,21 +24,26 @@ var standard = patience{
 	longest: 5 * time.Second,
 }
 
-func (p patience) backoff() *backoff { return &backoff{next: p.first, longest: p.longest} }
+func (p patience) time() Clock {
+	if p.clock == nil {
+		return machine{}
+	}
+	return p.clock
+}
+
+func (p patience) backoff() *backoff {
+	return &backoff{clock: p.time(), next: p.first, longest: p.longest}
+}
 
 // backoff is a series of growing pauses with jitter, so that many that failed together do not return together.
-type backoff struct{ next, longest time.Duration }
+type backoff struct {
+	clock         Clock
+	next, longest time.Duration
+}
 
 // wait pauses for the next step, or for least if that is longer. It returns the error of ctx if that ended first.
 func (b *backoff) wait(ctx context.Context, least time.Duration) error {
-	pause := b.next/2 + rand.N(b.next/2+1)
+	shortest, longest := max(b.next/2, least), max(b.next, least)
 	b.next = min(2*b.next, b.longest)
-	timer := time.NewTimer(max(pause, least))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return b.clock.Pause(ctx, shortest, longest)
 }

@@ -95,7 +95,7 @@ func (c *call) try(ctx context.Context) (verb string, v verdict) {
 // the outcome. It returns nil if ctx ended before there was a result.
 func (e *executor) execute(ctx context.Context, task *journal.Task) []*shiplogv1.Entry {
 	command := task.Entry.GetCommand()
-	start := time.Now()
+	start := e.time().Now()
 	c := &call{client: e.client, command: command, ref: command.GetObject(), timeout: e.request, unsure: task.Again}
 	var verb string
 	var v verdict
@@ -106,7 +106,7 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) []*shiplogv1
 		}
 		c.unsure = c.unsure || v.unsure
 		// No pause outlasts the command's patience: a server that wants to be left alone for longer is unavailable.
-		if left := e.command - time.Since(start); left <= 0 || v.retryAfter > left {
+		if left := e.command - e.time().Now().Sub(start); left <= 0 || v.retryAfter > left {
 			v = refused(reason(unavailable, v.reason.GetCode()+": "+v.reason.GetMessage()), v.object)
 			break
 		}
@@ -117,7 +117,7 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) []*shiplogv1
 	if ctx.Err() != nil && v.result != shiplogv1.Outcome_RESULT_APPLIED {
 		return nil // a refusal may be the doing of our own ending
 	}
-	took := time.Since(start)
+	took := e.time().Now().Sub(start)
 	e.metrics.commands.WithLabelValues(verb, strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))).Inc()
 	e.metrics.seconds.WithLabelValues(verb).Observe(took.Seconds())
 	return e.entries(task, v, c.requests, took)

@@ -40,6 +40,8 @@ type Options struct {
 	Writer string
 	// Version of the program.
 	Version string
+	// Clock by which commands are given up and tried again; nil: the machine's.
+	Clock Clock
 }
 
 type executor struct {
@@ -52,13 +54,33 @@ type executor struct {
 // Run carries out commands until ctx ends, and then returns nil. Commands that were under way are handed out again. Other
 // errors: the connection to the API server cannot be set up, or the log's work ended with an error of journal.
 func Run(ctx context.Context, options Options) error {
+	e, err := newExecutor(options)
+	if err != nil {
+		return err
+	}
+	return e.run(ctx)
+}
+
+// Carry carries out one command in the caller's goroutine, as Run does with each in one of its own: for a simulation, which
+// hands out commands in an order of its choosing. Whether it ended before there was an outcome shows in the log.
+func Carry(ctx context.Context, options Options, task *journal.Task) error {
+	e, err := newExecutor(options)
+	if err != nil {
+		return err
+	}
+	e.finish(ctx, task)
+	return nil
+}
+
+func newExecutor(options Options) (*executor, error) {
 	metrics := newMetrics(options.Registry)
 	client, err := newClient(options.Config, newLimiter(metrics.limit.Set))
 	if err != nil {
-		return fmt.Errorf("set up the executor's connection to the API server: %w", err)
+		return nil, fmt.Errorf("set up the executor's connection to the API server: %w", err)
 	}
 	e := &executor{options: options, client: client, metrics: metrics, patience: standard}
-	return e.run(ctx)
+	e.clock = options.Clock
+	return e, nil
 }
 
 func (e *executor) run(ctx context.Context) error {

@@ -47,13 +47,7 @@ type Options struct {
 // Run plans until ctx ends, which is no error. It returns an error when the log holds what cannot be folded or has lost
 // entries that were not read: the caller must stop and say so.
 func Run(ctx context.Context, options Options) error {
-	if options.CompactAfter == 0 {
-		options.CompactAfter = 20_000
-	}
-	p := &planner{
-		Options: options, world: world.New(), metrics: newMetrics(options.Registry),
-		dirty: map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
-	}
+	p := newPlanner(options)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	state, err := p.Journal.State(ctx)
@@ -87,8 +81,19 @@ func Run(ctx context.Context, options Options) error {
 	}
 }
 
+func newPlanner(options Options) *planner {
+	if options.CompactAfter == 0 {
+		options.CompactAfter = 20_000
+	}
+	return &planner{
+		Options: options, now: time.Now, world: world.New(), metrics: newMetrics(options.Registry),
+		dirty: map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
+	}
+}
+
 type planner struct {
 	Options
+	now     func() time.Time // paces decisions; nothing that is decided depends on it
 	world   *world.World
 	metrics metrics
 
@@ -228,11 +233,10 @@ func (p *planner) decide(ctx context.Context) error {
 		return nil
 	}
 	var answers []answer
-	now := time.Now()
-	for _, ref := range p.due(now) {
-		began := time.Now()
+	for _, ref := range p.due(p.now()) {
+		began := p.now()
 		decision := decideOn(p.world, ref)
-		took := time.Since(began)
+		took := p.now().Sub(began)
 		p.metrics.decide.Observe(took.Seconds())
 		delete(p.dirty, ref)
 		p.notBefore[ref] = began.Add(min(decideShare*took, longestPace))

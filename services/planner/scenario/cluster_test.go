@@ -228,6 +228,11 @@ func (c *cluster) apply(r record) {
 	if uid := command.GetObject().GetUid(); exists && uid != "" && child(held.tree, "metadata")["uid"] != uid {
 		exists = false
 	}
+	if want := command.GetResourceVersion(); exists && want != "" && want != child(held.tree, "metadata")["resourceVersion"] {
+		c.report(held, r.sequence)
+		c.outcome(r, shiplogv1.Outcome_RESULT_REFUSED, "Conflict", "the object has been modified")
+		return
+	}
 	switch effect := command.GetEffect().(type) {
 	case *shiplogv1.Command_Create:
 		tree := map[string]any{}
@@ -241,11 +246,6 @@ func (c *cluster) apply(r record) {
 	case *shiplogv1.Command_Patch:
 		if !exists {
 			c.outcome(r, shiplogv1.Outcome_RESULT_REFUSED, "NotFound", "not found")
-			return
-		}
-		if want := command.GetResourceVersion(); want != "" && want != child(held.tree, "metadata")["resourceVersion"] {
-			c.report(held, r.sequence)
-			c.outcome(r, shiplogv1.Outcome_RESULT_REFUSED, "Conflict", "the object has been modified")
 			return
 		}
 		c.store(object{held.ref, c.patch(held.tree, effect.Patch, ref.Resource)}, r.sequence)

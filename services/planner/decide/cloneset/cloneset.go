@@ -42,7 +42,7 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	}
 	round := &round{
 		world: w, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge() <= decide.FreshFacts,
-		decision: &decision, commanded: map[string]bool{},
+		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{},
 	}
 	round.findRevisions()
 	round.gather()
@@ -83,6 +83,7 @@ func (r *round) awaitTime() {
 
 // mayTry says whether a kind of effect may be tried now, seeing when it was last refused; if not, it asks to be woken.
 func (r *round) mayTry(code string) bool {
+	r.wanted[code] = true
 	refusal := r.world.Refusal(r.set.UID, code)
 	if refusal == nil {
 		return true

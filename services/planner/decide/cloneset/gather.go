@@ -41,6 +41,8 @@ type round struct {
 	numbers numbers
 	// commanded Pods get a command in this round, by name.
 	commanded map[string]bool
+	// wanted are the kinds of effect, by code, that there is a need for in this round, whether or not they may be tried.
+	wanted map[string]bool
 	// updateRan: the update step has chosen, so Pods that it left alone may go back to normal.
 	updateRan bool
 
@@ -157,6 +159,9 @@ func (r *round) counts() counts {
 		switch {
 		case p.specified:
 			add(&c.specifiedNew, &c.specifiedOld)
+			if !p.availableNow {
+				c.unavailableNow++ // its own deletion is free, but it is no spare for that of another
+			}
 		case !p.available:
 			add(&c.unavailableNew, &c.unavailableOld)
 			if !p.availableNow {

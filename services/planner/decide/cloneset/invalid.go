@@ -15,7 +15,7 @@ import (
 
 // reportInvalid says on the CloneSet, once per problem, why nothing is done for it: a Stalled condition and an Event.
 func reportInvalid(w *world.World, set *world.CloneSet, problem string, decision *decide.Decision) {
-	r := &round{world: w, set: set, object: setRef(set), decision: decision, commanded: map[string]bool{}}
+	r := &round{world: w, set: set, object: setRef(set), decision: decision, commanded: map[string]bool{}, wanted: map[string]bool{}}
 	status := set.Status
 	status.ObservedGeneration = set.Generation
 	status.Conditions = append(status.Conditions[:0:0], set.Status.Conditions...)

@@ -1,5 +1,7 @@
 package cloneset
 
+import "shiplog.dev/api/kruise/apps/v1alpha1"
+
 // counts of the active Pods, by cases that exclude each other (R19). New Pods are at the update revision, old ones are not.
 type counts struct {
 	pods, old int
@@ -7,7 +9,7 @@ type counts struct {
 	preparingNew, preparingOld, actingNew, actingOld int
 	// Of those acting: named for deletion; or not named and not available.
 	specifiedNew, specifiedOld, unavailableNew, unavailableOld int
-	// unavailableNow is like the unavailable ones, judged without minReadySeconds (D2).
+	// unavailableNow are all that are unavailable, named or not, judged without minReadySeconds (D2).
 	unavailableNow int
 	// rollsBack: current and update revision differ and the gate CloneSetPartitionRollback is on.
 	rollsBack bool
@@ -19,6 +21,8 @@ type numbers struct {
 	up, upOld, upLimit int
 	// down Pods are too many, downOld of them old.
 	down, downOld int
+	// surplusOld of those not named for deletion are old, neither kept by the partition nor needed for the replicas.
+	surplusOld int
 	// deleteReady is how many available Pods may be deleted now.
 	deleteReady int
 	// update is how many Pods should move to the update revision, or back to the current one when negative.
@@ -51,7 +55,8 @@ func calculate(c counts, s spec) numbers {
 		scaleSurge := min(max(unavailable+specified-s.maxUnavailable, 0), specified)
 		scaleOld := max(scaleSurge-c.specifiedNew, 0)
 		updateSurge, updateOld := 0, 0
-		if diffOld*diffNew < 0 {
+		if diffOld*diffNew < 0 && s.updateType != v1alpha1.OnDeleteCloneSetUpdateStrategyType {
+			// Under OnDelete nothing would ever move an old Pod, and the surge would stay for ever.
 			updateSurge = min(abs(diffOld), abs(diffNew))
 			if (abs(diffOld) <= abs(diffNew) && diffOld < 0) || (abs(diffNew) < abs(diffOld) && diffNew > 0) {
 				updateOld = updateSurge
@@ -72,6 +77,7 @@ func calculate(c counts, s spec) numbers {
 		down: max(current-specified-want, 0), downOld: max(currentOld-c.specifiedOld-wantOld, 0),
 		updateUnavailable: s.maxUnavailable + c.pods - s.replicas, unavailable: unavailable, surge: surge,
 	}
+	out.surplusOld = max(min(c.actingOld-c.specifiedOld-s.partition, c.pods-s.replicas), 0)
 	out.upLimit = min(out.up, max(s.scaleUnavailable-unavailable, 0))
 	if specified > 0 || out.down > 0 {
 		out.deleteReady = max(s.maxUnavailable+c.pods-s.replicas-c.unavailableNow, 0)

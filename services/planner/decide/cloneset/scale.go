@@ -34,6 +34,9 @@ func (r *round) scale() bool {
 	if len(r.commanded) == before && r.numbers.up == 0 {
 		r.scaleDown()
 	}
+	if len(r.commanded) == before && r.numbers.update == 0 && r.numbers.deleteReady == 0 {
+		r.deleteBroken()
+	}
 	return len(r.commanded) > before
 }
 
@@ -172,6 +175,16 @@ func (r *round) scaleDown() {
 	}
 }
 
+// deleteBroken deletes old Pods that are not available and that nothing else would ever touch: as many new Pods as wanted are
+// there, and those of them that are named for deletion wait for the places in the budget that the broken ones take up.
+func (r *round) deleteBroken() {
+	for i, p := range r.cheapest(r.numbers.surplusOld, false) {
+		if !p.availableNow && !p.specified && !p.preparing {
+			r.deletePod(p, ScaleDown, "%d old Pods are too many, this one is not available", r.numbers.surplusOld-i)
+		}
+	}
+}
+
 func (r *round) deletePod(p *pod, code, why string, args ...any) {
 	if !r.idle(p.Pod) || !r.mayTry(code) {
 		return
@@ -180,7 +193,12 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 		r.decision.AwaitsVouch = true
 		return
 	}
-	r.command(p.Pod, decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...)))
+	command := decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...))
+	if !p.availableNow {
+		// Its deletion costs no budget because it is unavailable: one that has recovered meanwhile is looked at again.
+		command.ResourceVersion = formatVersion(p.Version)
+	}
+	r.command(p.Pod, command)
 }
 
 // cheapest returns the n Pods, new or old ones, that are the least loss, in order (R35). All of them when there are fewer.

@@ -96,10 +96,10 @@ func (r *round) status() v1alpha1.CloneSetStatus {
 // conditions returns the conditions of the status: those of others stay, those of ours are added, kept or taken away.
 func (r *round) conditions(status v1alpha1.CloneSetStatus) []v1alpha1.CloneSetCondition {
 	conditions := slices.Clone(r.set.Status.Conditions)
-	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedScale, refusalText(r.world, r.set, ScaleUp, ScaleDown, SpecifiedDelete), "")
+	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedScale, r.refusalText(ScaleUp, ScaleDown, SpecifiedDelete), "")
 	problem := r.problem
 	if problem == "" {
-		problem = refusalText(r.world, r.set, CreateRevision, DrainPod, UpdateInPlace, UpdateReCreate)
+		problem = r.refusalText(CreateRevision, DrainPod, UpdateInPlace, UpdateReCreate)
 	}
 	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedUpdate, problem, "")
 	r.setCondition(&conditions, conditionStalled, "", "")
@@ -107,15 +107,22 @@ func (r *round) conditions(status v1alpha1.CloneSetStatus) []v1alpha1.CloneSetCo
 	return conditions
 }
 
-// refusalText words the refusals of the given codes, oldest rule first; empty: none.
-func refusalText(w *world.World, set *world.CloneSet, codes ...string) string {
+// refusalText words the refusals of the given codes, oldest rule first; empty: none. What was refused and is no longer
+// wanted, nor being tried again, is no failure any more (D7).
+func (r *round) refusalText(codes ...string) string {
 	var texts []string
 	for _, code := range codes {
-		if refusal := w.Refusal(set.UID, code); refusal != nil {
+		if refusal := r.world.Refusal(r.set.UID, code); refusal != nil && (r.wanted[code] || r.tries(code)) {
 			texts = append(texts, refusal.Object.String()+": "+refusal.Message)
 		}
 	}
 	return strings.Join(texts, "; ")
+}
+
+// tries says whether a command of a code is under way.
+func (r *round) tries(code string) bool {
+	return slices.ContainsFunc(r.world.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil && p.UnderWay.Code == code }) ||
+		slices.ContainsFunc(r.revisions, func(held *world.Revision) bool { return held.UnderWay != nil && held.UnderWay.Code == code })
 }
 
 // setCondition makes a condition True with a message, or takes it away when the message is empty (D7).

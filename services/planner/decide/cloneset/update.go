@@ -23,7 +23,9 @@ func (r *round) update() {
 		return
 	}
 	if !r.fresh {
-		r.decision.AwaitsVouch = len(r.candidates()) > 0 || r.decision.AwaitsVouch
+		waits := len(r.candidates()) > 0
+		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
+		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
 		return
 	}
 	r.updateRan = true
@@ -62,7 +64,8 @@ func (r *round) candidates() []*pod {
 	return out
 }
 
-// within cuts the candidates to what the budget allows (R41): a Pod that is unavailable anyway costs nothing more.
+// within cuts the candidates to what the budget allows (R41): a Pod that is unavailable anyway costs nothing more. One such
+// Pod may always move, even while missing Pods use up the budget: it may be what keeps them from being created.
 func (r *round) within(candidates []*pod) []*pod {
 	candidates = candidates[:min(abs(r.numbers.update), len(candidates))]
 	atTarget, unavailable := 0, 0
@@ -76,7 +79,7 @@ func (r *round) within(candidates []*pod) []*pod {
 	}
 	budget := r.numbers.updateUnavailable
 	for i, p := range candidates {
-		if atTarget+i >= budget || (p.available && unavailable >= budget) {
+		if p.available && (atTarget+i >= budget || unavailable >= budget) || atTarget+i >= max(budget, 1) {
 			return candidates[:i]
 		}
 		if p.available {

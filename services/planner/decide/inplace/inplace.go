@@ -127,6 +127,14 @@ func Start(pod *world.Pod, change Change, revision string, now time.Time) world.
 	update := world.InPlaceUpdate{
 		Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]world.LastStatus{}, UpdateImages: len(change.Images) > 0,
 	}
+	// What an earlier update began and has not come to its end counts on.
+	if pod.Update != nil {
+		for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
+			if !runs(pod, name, last) {
+				update.LastContainerStatuses[name], update.UpdateImages = last, true
+			}
+		}
+	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
 		last := world.LastStatus{}
@@ -150,12 +158,17 @@ func Complete(pod *world.Pod) bool {
 		return true
 	}
 	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
-		status := pod.Status(name)
-		if status == nil || (status.ImageID == last.ImageID && !sameImage(status.Image, imageOf(pod, name))) {
+		if !runs(pod, name, last) {
 			return false
 		}
 	}
 	return true
+}
+
+// runs says whether a container has left behind what it was before its image changed.
+func runs(pod *world.Pod, container string, last world.LastStatus) bool {
+	status := pod.Status(container)
+	return status != nil && (status.ImageID != last.ImageID || sameImage(status.Image, imageOf(pod, container)))
 }
 
 // StartedAt is when the last of the containers that the newest update changed was started; zero: none was.

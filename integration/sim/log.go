@@ -1,0 +1,105 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal"
+)
+
+// readAll returns what a reader has at hand.
+func readAll(reader journal.Reader) []journal.Record {
+	var out []journal.Record
+	for {
+		records, err := reader.Next(atHand())
+		if err != nil {
+			return out // nothing at hand, or the log is down
+		}
+		out = append(out, records...)
+	}
+}
+
+// plannerLog is the log as a planner reaches it.
+type plannerLog struct {
+	journal.Journal
+	s *simulation
+}
+
+// Lead tells nobody: the simulation knows who leads.
+func (l plannerLog) Lead(context.Context, string) {}
+
+func (l plannerLog) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
+	return l.answer(func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, commands...) })
+}
+
+func (l plannerLog) RaiseFence(ctx context.Context, writer, version string) (uint64, error) {
+	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version) })
+}
+
+// answer makes a write and may lose it, or the answer to it.
+func (l plannerLog) answer(write func() (uint64, error)) (uint64, error) {
+	lost := l.s.faults.lostAppends > 0
+	if lost {
+		l.s.faults.lostAppends--
+		if l.s.chance(0.5) {
+			l.s.tell("fault", "an append is lost")
+			return 0, fmt.Errorf("lost before the log took it: %w", journal.ErrUnavailable)
+		}
+	}
+	sequence, err := write()
+	l.s.logChanged()
+	if lost && err == nil {
+		l.s.tell("fault", "the log's answer is lost")
+		return 0, fmt.Errorf("lost the log's answer: %w", journal.ErrUnavailable)
+	}
+	return sequence, err
+}
+
+// executorLog is the log as one command's process reaches it.
+type executorLog struct {
+	journal.Journal
+	s *simulation
+	w *worker
+}
+
+func (l executorLog) Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error) {
+	p := processOf(ctx)
+	l.w.at(p, beforeOutcome)
+	if err := p.pause(l.s.between(0, 20*time.Millisecond)); err != nil {
+		return 0, fmt.Errorf("%w: %w", journal.ErrUnavailable, err)
+	}
+	lost := l.s.chance(l.s.faults.lostOutcomes)
+	if lost && l.s.chance(0.5) {
+		return 0, fmt.Errorf("lost before the log took it: %w", journal.ErrUnavailable)
+	}
+	sequence, err := l.Journal.Append(context.Background(), entries...)
+	l.s.logChanged()
+	l.w.at(p, afterOutcome)
+	if err := p.pause(l.s.between(0, 20*time.Millisecond)); err != nil {
+		return 0, fmt.Errorf("%w: %w", journal.ErrUnavailable, err)
+	}
+	if lost && err == nil {
+		return 0, fmt.Errorf("lost the log's answer: %w", journal.ErrUnavailable)
+	}
+	return sequence, err
+}
+
+// append puts the watcher's entries into the log and says whether it took them.
+func (s *simulation) append(entries ...*shiplogv1.Entry) bool {
+	_, err := s.log.Append(context.Background(), entries...)
+	s.logChanged()
+	return err == nil
+}
+
+// tickAt lets the log notice that a time has come, within a second after it.
+func (s *simulation) tickAt(due time.Time) {
+	s.after(due.Sub(s.now)+s.between(0, time.Second), s.fireTicks)
+}
+
+func (s *simulation) fireTicks() {
+	if s.log.FireTicks() > 0 {
+		s.logChanged()
+	}
+}

@@ -1,0 +1,207 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/narrate"
+	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/decide/cloneset"
+)
+
+func narrateCommand(one *command) string { return narrate.Command(one.Command) }
+
+// settled checks, at the end, that everything is as the specs say, that the status tells the truth, and that nothing is
+// commanded any more.
+func (c *checks) settled() {
+	if quiet := c.s.now.Sub(c.quietAt); quiet < quietFor {
+		last := c.records[len(c.records)-1]
+		for i := len(c.records) - 1; i >= 0 && c.records[i].Entry.GetCommand() == nil; i-- {
+			last = c.records[i-1]
+		}
+		c.s.fail("silence", "the last command came %s before the end: %d %s", quiet, last.Sequence, narrate.Entry(last.Entry))
+		return
+	}
+	for _, o := range c.s.cloneSets() {
+		c.settledSet(o)
+	}
+	for _, o := range c.s.api.list(isPod) {
+		if _, exists := c.s.api.objects[c.sets[o.pod.owner]]; !exists {
+			c.s.fail("settled", "Pod %s has lost its owner", o.ref.Name)
+		}
+	}
+}
+
+func (c *checks) settledSet(o *object) {
+	set, want := o.set, o.set.status
+	var got statusView
+	wrong := func(what string, args ...any) { c.s.fail("settled", "%s: %s", set.name, fmt.Sprintf(what, args...)) }
+	for _, pod := range c.s.podsOf(o.uid) {
+		p := pod.pod
+		switch {
+		case p.terminating:
+			wrong("Pod %s does not end", p.name)
+		case !p.active():
+			continue
+		case !p.available(set.minReady, c.s.now):
+			wrong("Pod %s is not available%s", p.name, describe(pod))
+		case set.names(p):
+			wrong("Pod %s is named for deletion and is there", p.name)
+		}
+		got.Replicas++
+		if p.template == set.template {
+			got.UpdatedReplicas++
+		}
+	}
+	if got.Replicas != set.replicas {
+		wrong("%d Pods of %d", got.Replicas, set.replicas)
+	}
+	if expected := set.replicas - set.partition; set.kind != "OnDelete" && got.UpdatedReplicas < expected {
+		wrong("%d Pods are updated, expected %d", got.UpdatedReplicas, expected)
+	}
+	if len(set.podsToDelete) > 0 {
+		wrong("podsToDelete still names %v", set.podsToDelete)
+	}
+	got.ObservedGeneration, got.ExpectedUpdatedReplicas = set.generation, set.replicas-set.partition
+	got.ReadyReplicas, got.AvailableReplicas = got.Replicas, got.Replicas
+	got.UpdatedReadyReplicas, got.UpdatedAvailableReplicas = got.UpdatedReplicas, got.UpdatedReplicas
+	conditions := want.Conditions
+	got.UpdateRevision, got.CurrentRevision, want.Conditions = want.UpdateRevision, want.CurrentRevision, nil
+	if got.UpdatedReplicas == set.replicas {
+		got.CurrentRevision = got.UpdateRevision
+	}
+	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		wrong("the status is %+v, the truth is %+v", want, got)
+	}
+	for _, condition := range conditions {
+		if slices.Contains([]string{"FailedScale", "FailedUpdate", "Stalled"}, condition.Type) {
+			wrong("condition %s is %s: %s", condition.Type, condition.Status, condition.Message)
+		}
+	}
+	revisions := 0
+	for _, revision := range c.s.api.list(func(ref world.Ref) bool { return ref.Resource == world.ResourceRevisions }) {
+		if ownerOf(revision) == o.uid {
+			revisions++
+		}
+	}
+	if carried := c.revisionsCarried(o); revisions > carried+set.historyLimit {
+		wrong("%d revisions, %d are used and %d may be kept", revisions, carried, set.historyLimit)
+	}
+}
+
+// revisionsCarried counts the revisions in use.
+func (c *checks) revisionsCarried(o *object) int {
+	used := map[string]bool{o.set.status.UpdateRevision: true, o.set.status.CurrentRevision: true}
+	for _, pod := range c.s.podsOf(o.uid) {
+		used[pod.pod.labels["controller-revision-hash"]] = true
+	}
+	return len(used)
+}
+
+// replays folds the log again, decides at the cause of every command, and compares; and folds the live entries alone.
+func (c *checks) replays() {
+	w := world.New()
+	changes := make([]world.Change, len(c.records))
+	recorded := map[uint64]map[string][]*shiplogv1.Entry{} // by cause and workload
+	for i, record := range c.records {
+		change, err := world.Decode(record.Sequence, record.Time, record.Entry)
+		if err != nil {
+			c.s.fail("replay", "%v", err)
+			return
+		}
+		changes[i] = change
+		if record.Entry.GetCommand() == nil {
+			continue
+		}
+		at := recorded[record.Entry.GetCause()]
+		if at == nil {
+			at = map[string][]*shiplogv1.Entry{}
+			recorded[record.Entry.GetCause()] = at
+		}
+		at[record.Entry.GetRollout()] = append(at[record.Entry.GetRollout()], record.Entry)
+	}
+	every := max(len(changes)/8, 1)
+	for i, change := range changes {
+		w.Fold(change)
+		c.decidesAgain(w, recorded[change.Sequence])
+		if i%every == every-1 || i == len(changes)-1 {
+			c.foldsFromLive(w, changes[:i+1])
+		}
+		if c.s.failure != nil {
+			return
+		}
+	}
+}
+
+func (c *checks) decidesAgain(w *world.World, recorded map[string][]*shiplogv1.Entry) {
+	if len(recorded) == 0 {
+		return
+	}
+	for _, ref := range w.Workloads() {
+		decision := cloneset.Decide(w, ref)
+		held, decided := recorded[decision.Rollout]
+		if !decided {
+			continue
+		}
+		delete(recorded, decision.Rollout)
+		if len(held) != len(decision.Commands) {
+			c.s.fail("replay", "at %d %d commands were given, replay gives %d", w.Sequence(), len(held), len(decision.Commands))
+			return
+		}
+		for i, command := range decision.Commands {
+			command.Index = held[i].GetCommand().GetIndex()
+			again, _ := proto.MarshalOptions{Deterministic: true}.Marshal(command)
+			before, _ := proto.MarshalOptions{Deterministic: true}.Marshal(held[i].GetCommand())
+			if !bytes.Equal(again, before) {
+				c.s.fail("replay", "at %d was commanded %s, replay gives %s", w.Sequence(), narrate.Command(held[i].GetCommand()), narrate.Command(command))
+				return
+			}
+		}
+	}
+	for rollout := range recorded {
+		c.s.fail("replay", "at %d something was commanded for %s, replay commands nothing", w.Sequence(), rollout)
+	}
+}
+
+func (c *checks) foldsFromLive(w *world.World, changes []world.Change) {
+	again, from := world.New(), time.Time{}
+	for _, sequence := range w.Live() {
+		record := c.records[sequence-1]
+		// Worlds share what they decode, so each needs a decoding of its own.
+		change, err := world.Decode(record.Sequence, record.Time, record.Entry)
+		if err != nil {
+			c.s.fail("replay", "%v", err)
+			return
+		}
+		if from.IsZero() {
+			from = record.Time
+		}
+		again.Fold(change)
+	}
+	if want, got := w.Describe(), again.Describe(); want != got {
+		c.s.fail("live entries", "at %d the live entries give another world:\n%s", w.Sequence(), difference(want, got))
+	}
+	_ = changes
+}
+
+// difference shows the lines in which two texts differ.
+func difference(want, got string) string {
+	var out bytes.Buffer
+	left, right := bytes.Split([]byte(want), []byte("\n")), bytes.Split([]byte(got), []byte("\n"))
+	for _, line := range left {
+		if !slices.ContainsFunc(right, func(other []byte) bool { return bytes.Equal(line, other) }) {
+			fmt.Fprintf(&out, "- %s\n", line)
+		}
+	}
+	for _, line := range right {
+		if !slices.ContainsFunc(left, func(other []byte) bool { return bytes.Equal(line, other) }) {
+			fmt.Fprintf(&out, "+ %s\n", line)
+		}
+	}
+	return out.String()
+}
