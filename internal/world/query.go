@@ -183,7 +183,7 @@ func (w *World) Live() []uint64 {
 		live = append(live, refusal.command, refusal.outcome)
 	}
 	for _, deletion := range w.deletions { //shiplog:unordered: sorted below
-		live = append(live, deletion.command, deletion.outcome)
+		live = append(live, deletion.command, deletion.outcome, deletion.fact)
 	}
 	for _, stone := range w.tombstones { //shiplog:unordered: sorted below
 		live = append(live, stone.sequence)

@@ -42,7 +42,7 @@ type World struct {
 	wakes     map[string]*UnderWay
 
 	tombstones map[Ref]tombstone
-	graves     []Ref // of tombstones, oldest first
+	graves     []grave // oldest first
 
 	vouches map[GroupResource]vouch
 	fence   uint64
@@ -56,15 +56,22 @@ type tombstone struct {
 	time     time.Time
 }
 
+// grave says when a tombstone is to be forgotten; one whose tombstone has been replaced says nothing.
+type grave struct {
+	ref      Ref
+	sequence uint64
+}
+
 type vouch struct {
 	sequence uint64
 	asOf     time.Time
 }
 
-// deletion is an applied delete whose fact has not come yet.
+// deletion is an applied delete whose fact has not come yet. It rests on the command, its outcome, and the fact that showed
+// the object when the outcome came.
 type deletion struct {
-	object           Ref
-	command, outcome uint64
+	object                 Ref
+	command, outcome, fact uint64
 }
 
 type refusalKey struct {
@@ -179,7 +186,7 @@ func (w *World) remove(change Change) {
 		return
 	}
 	w.tombstones[ref] = tombstone{change.version, change.Sequence, change.Time}
-	w.graves = append(w.graves, ref)
+	w.graves = append(w.graves, grave{ref, change.Sequence})
 	switch (GroupResource{ref.Group, ref.Resource}) {
 	case GroupResource{"", ResourcePods}:
 		if at := w.pods[ref]; at != nil {
@@ -254,7 +261,7 @@ func (w *World) finish(sequence uint64, at time.Time, command uint64, outcome *s
 		delete(w.refusals, key)
 		if slot := w.pods[under.Object]; under.verb == Delete && slot != nil && slot.held != nil && slot.held.UID == under.uid && !slot.held.Terminating {
 			slot.deleted = under.uid
-			w.deletions[under.uid] = deletion{under.Object, command, sequence}
+			w.deletions[under.uid] = deletion{under.Object, command, sequence, slot.held.Sequence}
 		}
 	case shiplogv1.Outcome_RESULT_REFUSED:
 		if Final(outcome.GetReason().GetCode()) {
@@ -388,12 +395,12 @@ func orNil[T any](object *T) any {
 // bury forgets tombstones that are old enough.
 func (w *World) bury() {
 	for len(w.graves) > 0 {
-		ref := w.graves[0]
-		if stone, held := w.tombstones[ref]; held {
+		oldest := w.graves[0]
+		if stone := w.tombstones[oldest.ref]; stone.sequence == oldest.sequence {
 			if w.now.Sub(stone.time) < tombstoneAge {
 				return
 			}
-			delete(w.tombstones, ref)
+			delete(w.tombstones, oldest.ref)
 		}
 		w.graves = w.graves[1:]
 	}

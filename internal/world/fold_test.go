@@ -1,0 +1,280 @@
+package world_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/world"
+)
+
+// seeds is how many random histories each property is tried on.
+const seeds = 200
+
+// history is a random log: objects of every kind that come, change and go, late and repeated facts, commands with and
+// without outcomes, wishes, ticks, vouches and fences.
+type history struct {
+	random  *rand.Rand
+	entries []*shiplogv1.Entry
+	version int
+	open    []int // positions of commands without an outcome
+}
+
+func newHistory(seed uint64, length int) *history {
+	h := &history{random: rand.New(rand.NewPCG(seed, 1))}
+	for len(h.entries) < length {
+		h.step()
+	}
+	return h
+}
+
+func (h *history) step() {
+	switch n := h.random.IntN(20); {
+	case n < 9:
+		h.observe(h.object())
+	case n < 11:
+		h.delete(h.object())
+	case n < 12 && len(h.entries) > 0: // an entry comes again, late
+		again := h.entries[h.random.IntN(len(h.entries))]
+		if again.GetObjectObserved() != nil || again.GetObjectDeleted() != nil {
+			h.entries = append(h.entries, again)
+		}
+	case n < 15:
+		h.command()
+	case n < 18 && len(h.open) > 0:
+		i := h.random.IntN(len(h.open))
+		h.outcome(h.open[i])
+		h.open = slices.Delete(h.open, i, i+1)
+	case n < 19:
+		vouched := &shiplogv1.Vouched{Age: durationpb.New(time.Duration(h.random.IntN(1000)) * time.Millisecond)}
+		for _, resource := range world.Watched {
+			vouched.Complete = append(vouched.Complete, &shiplogv1.Completeness{Group: resource.Group, Resource: resource.Resource, ResourceVersion: fmt.Sprint(h.version)})
+		}
+		h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_Vouched{Vouched: vouched}})
+	default:
+		h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{}}})
+	}
+}
+
+// object picks one of a few objects, so that they meet often.
+func (h *history) object() *shiplogv1.ObjectRef {
+	n := h.random.IntN(4)
+	ref := &shiplogv1.ObjectRef{Version: "v1", Namespace: "default"}
+	switch h.random.IntN(6) {
+	case 0:
+		ref.Group, ref.Resource, ref.Name = world.GroupKruise, world.ResourceCloneSets, fmt.Sprintf("set-%d", n%2)
+	case 1:
+		ref.Group, ref.Resource, ref.Name = world.GroupApps, world.ResourceRevisions, fmt.Sprintf("set-%d-rev%d", n%2, n)
+	case 2:
+		ref.Resource, ref.Name = world.ResourceServices, fmt.Sprintf("service-%d", n)
+	default:
+		ref.Resource, ref.Name = world.ResourcePods, fmt.Sprintf("set-%d-%d", n%2, n)
+	}
+	ref.Uid = fmt.Sprintf("uid-%s-%d", ref.GetName(), h.version/40) // now and then a new object takes the name
+	return ref
+}
+
+func (h *history) json(ref *shiplogv1.ObjectRef) []byte {
+	owner := ref.GetName()[:min(len("set-0"), len(ref.GetName()))]
+	data, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"name": ref.GetName(), "namespace": "default", "uid": ref.GetUid(), "resourceVersion": fmt.Sprint(h.version), "labels": map[string]any{"app": owner},
+			"ownerReferences": []any{map[string]any{"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "name": owner, "uid": "uid-" + owner + "-0", "controller": true}},
+		},
+		"spec": map[string]any{"selector": map[string]any{}, "template": map[string]any{}, "containers": []any{map[string]any{"name": "main", "image": fmt.Sprint("v", h.random.IntN(3))}}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func (h *history) observe(ref *shiplogv1.ObjectRef) {
+	h.version++
+	data := h.json(ref)
+	if ref.GetResource() == world.ResourceServices {
+		data = []byte(fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"default","uid":%q},"spec":{"selector":{"app":"set-0"}}}`, ref.GetName(), ref.GetUid()))
+	}
+	h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
+		Object: ref, ResourceVersion: fmt.Sprint(h.version), Json: data,
+	}}})
+}
+
+func (h *history) delete(ref *shiplogv1.ObjectRef) {
+	h.version++
+	h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectDeleted{ObjectDeleted: &shiplogv1.ObjectDeleted{
+		Object: ref, ResourceVersion: fmt.Sprint(h.version),
+	}}})
+}
+
+func (h *history) command() {
+	ref := h.object()
+	command := &shiplogv1.Command{Object: ref, Reason: &shiplogv1.Reason{Code: fmt.Sprint("Code", h.random.IntN(2))}, Attempt: uint32(h.random.IntN(3))}
+	switch h.random.IntN(4) {
+	case 0:
+		command.Effect = &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: h.json(ref)}}
+	case 1:
+		command.Effect = &shiplogv1.Command_Patch{Patch: &shiplogv1.PatchObject{Json: []byte(`{"metadata":{"labels":{"app":"patched","old":null}},"spec":{"containers":[{"name":"main","image":"v9"}]}}`)}}
+	case 2:
+		command.Effect = &shiplogv1.Command_Delete{Delete: &shiplogv1.DeleteObject{}}
+	default:
+		id := fmt.Sprint("wake", h.random.IntN(2))
+		due := timestamppb.New(start.Add(time.Duration(h.random.IntN(100)) * time.Second))
+		command.Effect = &shiplogv1.Command_WakeAt{WakeAt: &shiplogv1.WakeAt{Id: id, Due: due}}
+		if h.random.IntN(2) == 0 {
+			defer func() {
+				h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_Ticked{Ticked: &shiplogv1.Ticked{Id: id, Due: due}}})
+			}()
+		}
+	}
+	h.entries = append(h.entries, &shiplogv1.Entry{Rollout: "uid-set-0-0/1", Kind: &shiplogv1.Entry_Command{Command: command}})
+	h.open = append(h.open, len(h.entries))
+}
+
+func (h *history) outcome(command int) {
+	results := []shiplogv1.Outcome_Result{shiplogv1.Outcome_RESULT_APPLIED, shiplogv1.Outcome_RESULT_REFUSED}
+	h.entries = append(h.entries, &shiplogv1.Entry{Cause: uint64(command), Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{
+		Result: results[h.random.IntN(2)], Reason: &shiplogv1.Reason{Code: "Forbidden", Message: "no"},
+	}}})
+}
+
+var start = time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC)
+
+// fold takes an entry as the n-th of a log in which one comes every ten seconds.
+func fold(t *testing.T, w *world.World, n int, entry *shiplogv1.Entry) {
+	t.Helper()
+	change, err := world.Decode(uint64(n), start.Add(time.Duration(n)*10*time.Second), entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Fold(change)
+}
+
+// TestFoldTwice: an entry that is delivered again changes nothing.
+func TestFoldTwice(t *testing.T) {
+	for seed := range uint64(seeds) {
+		once, twice := world.New(), world.New()
+		for i, entry := range newHistory(seed, 300).entries {
+			fold(t, once, i+1, entry)
+			fold(t, twice, i+1, entry)
+			fold(t, twice, i+1, entry)
+		}
+		same(t, seed, "delivered twice", once.Describe(), twice.Describe())
+	}
+}
+
+// TestFoldFromLive: the entries that the world rests on at any position, and what follows them, give the same world as all.
+func TestFoldFromLive(t *testing.T) {
+	for seed := range uint64(seeds) {
+		h := newHistory(seed, 300)
+		at := h.random.IntN(len(h.entries)) + 1
+		whole, compacted := world.New(), world.New()
+		for i, entry := range h.entries[:at] {
+			fold(t, whole, i+1, entry)
+		}
+		for _, sequence := range whole.Live() {
+			fold(t, compacted, int(sequence), h.entries[sequence-1])
+		}
+		same(t, seed, fmt.Sprintf("compacted at %d", at), whole.Describe(), compacted.Describe())
+		for i, entry := range h.entries[at:] {
+			fold(t, whole, at+i+1, entry)
+			fold(t, compacted, at+i+1, entry)
+		}
+		same(t, seed, fmt.Sprintf("gone on from %d", at), whole.Describe(), compacted.Describe())
+	}
+}
+
+// TestFoldOrder: facts of unrelated objects may come in any order, as long as each object's own order is kept.
+func TestFoldOrder(t *testing.T) {
+	positions := regexp.MustCompile(`position \d+|"Sequence":\d+|"Seen":"[^"]*"`)
+	for seed := range uint64(seeds) {
+		h := newHistory(seed, 300)
+		var facts []*shiplogv1.Entry
+		for _, entry := range h.entries {
+			if entry.GetObjectObserved() != nil || entry.GetObjectDeleted() != nil {
+				facts = append(facts, entry)
+			}
+		}
+		// Deal the facts into one queue per object, then draw from the queues at random. Tombstones must outlive it all.
+		queues := map[world.Ref][]*shiplogv1.Entry{}
+		var refs []world.Ref
+		for _, fact := range facts {
+			ref := world.RefOf(fact.GetObjectObserved().GetObject())
+			if fact.GetObjectDeleted() != nil {
+				ref = world.RefOf(fact.GetObjectDeleted().GetObject())
+			}
+			if queues[ref] == nil {
+				refs = append(refs, ref)
+			}
+			queues[ref] = append(queues[ref], fact)
+		}
+		one, other := world.New(), world.New()
+		quick := func(w *world.World, n int, entry *shiplogv1.Entry) {
+			change, err := world.Decode(uint64(n), start, entry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Fold(change)
+		}
+		for i, fact := range facts {
+			quick(one, i+1, fact)
+		}
+		for n := 1; len(refs) > 0; n++ {
+			i := h.random.IntN(len(refs))
+			ref := refs[i]
+			quick(other, n, queues[ref][0])
+			if queues[ref] = queues[ref][1:]; len(queues[ref]) == 0 {
+				refs = slices.Delete(refs, i, i+1)
+			}
+		}
+		same(t, seed, "in another order", positions.ReplaceAllString(one.Describe(), ""), positions.ReplaceAllString(other.Describe(), ""))
+	}
+}
+
+// same compares two descriptions and shows the lines in which they differ.
+func same(t *testing.T, seed uint64, how, want, got string) {
+	t.Helper()
+	if want == got {
+		return
+	}
+	left, right := strings.Split(want, "\n"), strings.Split(got, "\n")
+	var out strings.Builder
+	for _, line := range left {
+		if !slices.Contains(right, line) {
+			out.WriteString("want " + line + "\n")
+		}
+	}
+	for _, line := range right {
+		if !slices.Contains(left, line) {
+			out.WriteString("got  " + line + "\n")
+		}
+	}
+	t.Fatalf("seed %d, %s: another world\n%s", seed, how, out.String())
+}
+
+// FuzzDecode: what is in a message never makes the fold panic; it is folded or refused.
+func FuzzDecode(f *testing.F) {
+	for _, entry := range newHistory(1, 40).entries {
+		f.Add(entry.GetObjectObserved().GetJson(), entry.GetObjectObserved().GetObject().GetResource())
+	}
+	f.Fuzz(func(t *testing.T, data []byte, resource string) {
+		group := map[string]string{world.ResourceCloneSets: world.GroupKruise, world.ResourceRevisions: world.GroupApps, world.ResourceEndpointSlices: world.GroupDiscovery}[resource]
+		change, err := world.Decode(1, start, &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
+			Object: &shiplogv1.ObjectRef{Group: group, Resource: resource, Namespace: "default", Name: "x"}, ResourceVersion: "1", Json: data,
+		}}})
+		if err == nil {
+			w := world.New()
+			w.Fold(change)
+			_ = w.Describe()
+		}
+	})
+}
