@@ -136,6 +136,9 @@ type State struct {
 // ContainerStatus is what a container was before its image changed.
 type ContainerStatus struct {
 	ImageID string `json:"imageID,omitempty"`
+	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
+	// kubelet may still start one of them. OpenKruise does not know this field.
+	Overtaken []string `json:"overtakenImages,omitempty"`
 }
 
 // Batch records which containers were changed together.
@@ -158,8 +161,10 @@ func NewState(pod *world.Pod, change Change, revision string, now time.Time) Sta
 	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
-		last := ContainerStatus{}
-		if status := pod.Status(name); status != nil {
+		last, unfinished := state.LastContainerStatuses[name]
+		if unfinished {
+			last.Overtaken = append(slices.Clone(last.Overtaken), imageOf(pod, name))
+		} else if status := pod.Status(name); status != nil {
 			last.ImageID = status.ImageID
 		}
 		state.LastContainerStatuses[name] = last
@@ -203,10 +208,15 @@ func Complete(pod *world.Pod) bool {
 	return true
 }
 
-// runs says whether a container has left behind what it was before its image changed.
+// runs says whether a container has left behind what it was before its image changed, and what was overtaken since. A
+// runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted.
 func runs(pod *world.Pod, container string, last ContainerStatus) bool {
 	status := pod.Status(container)
-	return status != nil && (status.ImageID != last.ImageID || sameImage(status.Image, imageOf(pod, container)))
+	if status == nil {
+		return false
+	}
+	overtaken := slices.ContainsFunc(last.Overtaken, func(image string) bool { return sameImage(status.Image, image) })
+	return sameImage(status.Image, imageOf(pod, container)) || status.ImageID != last.ImageID && !overtaken
 }
 
 func imageOf(pod *world.Pod, container string) string {
