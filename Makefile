@@ -1,9 +1,9 @@
 # Everything a contributor needs: `make help` lists it. All set-up happens on the way; root is needed where real nodes run.
 SHELL := /bin/bash
-export PATH := $(PATH):/usr/local/go/bin
+export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build test unit blackbox demo bench generate lint cluster-up cluster-down clean
+.PHONY: help build test unit simtest sim blackbox demo bench generate lint cluster-up cluster-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -22,22 +22,27 @@ bin/shiplog-cluster: FORCE
 demo: build ## walk through the job of a CloneSet on a real cluster on this machine
 	go run ./integration/demo $(DEMO)
 
-test: lint unit blackbox ## everything that CI runs
+test: lint unit simtest blackbox ## everything that CI runs
 
 unit: build ## tests of every package, against real parts where they need them
 	go test ./api/... ./cmd/... ./deploy/... ./services/... ./integration/testbed/...
-	cd integration/cluster && go test ./...
+	cd integration/cluster && go test -trimpath ./...
 
 blackbox: build ## the program as a user sees it, on a real cluster with real containers
 	go test -count=1 -timeout 20m ./integration/blackbox/...
+
+simtest: ## some hundreds of simulated clusters with faults
+	go test -count=1 ./integration/sim/...
+
+sim: ## as many as you like: make sim SIM='--seeds 10000 --from 1'
+	go run ./integration/sim/cmd/sim $(SIM)
 
 bench: build ## figures against the floor measured in the same run
 	go run ./integration/bench $(BENCH)
 
 generate: ## protobuf, deepcopy and CRDs from their sources
 	$(TOOL) buf generate
-	$(TOOL) controller-gen object paths=./api/kruise/... crd:generateEmbeddedObjectMeta=true paths=./api/kruise/... output:crd:dir=deploy/crd
-	go run ./deploy/crd/complete deploy/crd/*.yaml
+	go generate ./api/kruise/...
 
 lint: ## formatting, vet, staticcheck, the log's schema, and that generated files are as generated
 	@test -z "$$(gofmt -l api cmd deploy integration services)" || { gofmt -l api cmd deploy integration services; echo "run gofmt -w on these"; exit 1; }

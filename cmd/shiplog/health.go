@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -15,19 +16,50 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+
+	"shiplog.dev/internal/journal"
 )
 
 // health serves whether the process lives, whether it is ready, and its metrics.
 type health struct {
 	registry *prometheus.Registry
-	mu       sync.Mutex
-	awaited  []string // services that are not ready yet
+	// profiling serves Go's profiles too.
+	profiling bool
+	mu        sync.Mutex
+	awaited   []string // services that are not ready yet
 }
 
 func newHealth() *health {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return &health{registry: registry}
+}
+
+// logMetrics shows how the log is, asked for at each scrape. What cannot be asked is left out.
+type logMetrics struct{ journal journal.Journal }
+
+var (
+	logFirst     = prometheus.NewDesc("shiplog_log_first_sequence", "Sequence of the oldest entry; older ones were dropped by retention or size.", nil, nil)
+	logLast      = prometheus.NewDesc("shiplog_log_last_sequence", "Sequence of the newest entry.", nil, nil)
+	logCompacted = prometheus.NewDesc("shiplog_log_compacted_sequence", "Position of the newest compacted view.", nil, nil)
+	logBytes     = prometheus.NewDesc("shiplog_log_bytes", "Size of the log in bytes.", nil, nil)
+	logMaxBytes  = prometheus.NewDesc("shiplog_log_max_bytes", "Size at which the oldest entries are dropped; 0: none.", nil, nil)
+)
+
+func (m logMetrics) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
+
+func (m logMetrics) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	state, err := m.journal.State(ctx)
+	if err != nil {
+		return
+	}
+	for description, value := range map[*prometheus.Desc]uint64{
+		logFirst: state.FirstSequence, logLast: state.LastSequence, logCompacted: state.Compacted, logBytes: state.Bytes, logMaxBytes: state.MaxBytes,
+	} {
+		out <- prometheus.MustNewConstMetric(description, prometheus.GaugeValue, float64(value))
+	}
 }
 
 // ready makes readiness wait for a service, and returns what the service calls once it is ready.
@@ -49,12 +81,20 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 	if address == "" {
 		return nil
 	}
+	if err := h.registry.Register(logMetrics{s.journal}); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("serve health and metrics (--listen %s): %w", address, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	if h.profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
-	"shiplog.dev/services/executor"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor"
 	"shiplog.dev/services/planner"
 	"shiplog.dev/services/watcher"
 )

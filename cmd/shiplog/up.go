@@ -18,6 +18,7 @@ func up() *cobra.Command {
 	var connect connection
 	var local localCluster
 	var listen string
+	var profiling bool
 	command := &cobra.Command{
 		Use: "up", Short: "Run all services in one process", Args: noArguments,
 		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
@@ -69,6 +70,7 @@ everything goes on where it ended.`,
 				return err
 			}
 			health := newHealth()
+			health.profiling = profiling
 			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
 			err = serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, watcherService, plannerService, executorService)
 			if err == nil {
@@ -84,6 +86,7 @@ everything goes on where it ended.`,
 	flags.StringVar(&connect.stateDir, "state-dir", ".shiplog", "`DIRECTORY` of the embedded log")
 	flags.StringVar(&connect.natsListen, "nats-listen", "127.0.0.1:0", "`ADDRESS` at which the embedded log can be reached by tools and dashboards; empty: none")
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
+	flags.BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
 	local.bind(flags)
 	return command
 }

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -37,15 +41,37 @@ func (b *bench) setImage(ctx context.Context, name, image string) error {
 		SetHeader("Accept", "application/json").Body(patch).Do(ctx).Error()
 }
 
+// compare stops Shiplog and has a bare client make the same writes.
+func (b *bench) compare(ctx context.Context, shiplog *testbed.Process) error {
+	if err := shiplog.Stop(); err != nil {
+		return err
+	}
+	say("floor: the same writes by a bare client with %d workers", floorWorkers)
+	// The other CloneSet's Pods stay as they are; nobody looks after them now.
+	f, err := b.floor(ctx, b.stateDir, fmt.Sprintf("nginx:%d", b.rounds))
+	if err != nil {
+		return fmt.Errorf("measure the floor: %w", err)
+	}
+	b.figures = append([]figure{
+		compared(fmt.Sprintf("in-place update of %d Pods", b.pods), f.update, b.updated, "ratio 1.3 (1.5 for the main job)"),
+		compared(fmt.Sprintf("create %d Pods", b.pods), f.create, b.created, ""),
+	}, b.figures...)
+	return nil
+}
+
+func compared(what string, floor, value time.Duration, budget string) figure {
+	return figure{What: what, Floor: floor.Seconds(), Value: value.Seconds(), Unit: "s", Ratio: value.Seconds() / floor.Seconds(), Budget: budget}
+}
+
 // rollout measures creation and in-place update of all Pods.
-func (b *bench) rollout(ctx context.Context, shiplog *testbed.Process, f floor) error {
+func (b *bench) rollout(ctx context.Context, shiplog *testbed.Process) error {
 	say("shiplog: a CloneSet of %d Pods", b.pods)
 	mark := time.Now()
-	took, err := b.until(ctx, namespace, "nginx:0", func() error { return b.apply(ctx, "web", b.pods, "nginx:0") })
+	took, err := b.until(ctx, "web", "nginx:0", func() error { return b.apply(ctx, "web", b.pods, "nginx:0") })
 	if err != nil {
 		return err
 	}
-	b.add(figure{What: fmt.Sprintf("create %d Pods", b.pods), Floor: f.create.Seconds(), Value: took.Seconds(), Unit: "s"})
+	b.created = took
 	if err := b.settle(ctx, "web"); err != nil {
 		return err
 	}
@@ -54,11 +80,12 @@ func (b *bench) rollout(ctx context.Context, shiplog *testbed.Process, f floor) 
 		return err
 	}
 	b.add(figure{What: "API writes by us per Pod created", Value: float64(writes.pods) / float64(b.pods), Unit: "writes", Budget: "2"})
+	profiled := b.startProfile(ctx, shiplog)
 	var updates []time.Duration
 	mark = time.Now()
 	for round := 1; round <= b.rounds; round++ {
 		image := fmt.Sprintf("nginx:%d", round)
-		took, err := b.until(ctx, namespace, image, func() error { return b.setImage(ctx, "web", image) })
+		took, err := b.until(ctx, "web", image, func() error { return b.setImage(ctx, "web", image) })
 		if err != nil {
 			return err
 		}
@@ -68,14 +95,47 @@ func (b *bench) rollout(ctx context.Context, shiplog *testbed.Process, f floor) 
 			return err
 		}
 	}
+	if err := <-profiled; err != nil {
+		return err
+	}
 	if writes, err = b.writes(mark); err != nil {
 		return err
 	}
-	b.add(figure{What: fmt.Sprintf("in-place update of %d Pods", b.pods), Floor: f.update.Seconds(), Value: median(updates).Seconds(), Unit: "s", Budget: "ratio 1.3 (1.5 for the main job)"})
+	b.updated = median(updates)
 	updated := float64(b.pods * b.rounds)
 	b.add(figure{What: "API writes by us to Pods per Pod updated", Value: float64(writes.pods) / updated, Unit: "writes", Budget: "1"})
 	b.add(figure{What: "all API writes by us per Pod updated", Value: float64(writes.all) / updated, Unit: "writes"})
 	return b.use(shiplog)
+}
+
+// startProfile takes a CPU profile, if one is wanted, while the updates run; the channel delivers when it is written.
+func (b *bench) startProfile(ctx context.Context, shiplog *testbed.Process) <-chan error {
+	done := make(chan error, 1)
+	if b.profile == "" {
+		close(done)
+		return done
+	}
+	go func() {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+shiplog.Listen+"/debug/pprof/profile?seconds=15", nil)
+		if err != nil {
+			done <- err
+			return
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer response.Body.Close()
+		file, err := os.Create(b.profile)
+		if err != nil {
+			done <- err
+			return
+		}
+		_, err = io.Copy(file, response.Body)
+		done <- errors.Join(err, file.Close())
+	}()
+	return done
 }
 
 // settle waits until the status says that all is updated and available, and nothing has been written for two seconds.
@@ -132,7 +192,7 @@ func (b *bench) use(shiplog *testbed.Process) error {
 
 // latency measures from the API server's answer to a spec change until it receives our first write to a Pod, with ten Pods
 // on a cluster where nothing else happens.
-func (b *bench) latency(ctx context.Context, _ *testbed.Process, _ floor) error {
+func (b *bench) latency(ctx context.Context, _ *testbed.Process) error {
 	const name = "small"
 	say("shiplog: latency of %d spec changes", b.changes)
 	if err := b.apply(ctx, name, 10, "nginx:0"); err != nil {
@@ -165,7 +225,7 @@ func (b *bench) latency(ctx context.Context, _ *testbed.Process, _ floor) error 
 }
 
 // quiet watches an idle cluster.
-func (b *bench) quiet(ctx context.Context, shiplog *testbed.Process, _ floor) error {
+func (b *bench) quiet(ctx context.Context, shiplog *testbed.Process) error {
 	// Idling begins when the log has been silent for a while: the last vouch and tick of the work before belong to that.
 	entries, silent := -1.0, time.Now()
 	for time.Since(silent) < 6*time.Second {

@@ -142,8 +142,12 @@ func settled(t *testing.T, namespace, app string, n int, image string) func() er
 			return fmt.Errorf("%d Pods, want %d", len(all), n)
 		}
 		for _, p := range all {
-			if !ready(p) || p.Spec.Containers[0].Image != image {
-				return fmt.Errorf("Pod %s: image %s, phase %s, ready %v", p.Name, p.Spec.Containers[0].Image, p.Status.Phase, ready(p))
+			runs := ""
+			if len(p.Status.ContainerStatuses) > 0 {
+				runs = p.Status.ContainerStatuses[0].Image
+			}
+			if !ready(p) || p.Spec.Containers[0].Image != image || !strings.HasSuffix(runs, "/"+image) {
+				return fmt.Errorf("Pod %s: image %s, runs %s, phase %s, ready %v", p.Name, p.Spec.Containers[0].Image, runs, p.Status.Phase, ready(p))
 			}
 		}
 		return nil

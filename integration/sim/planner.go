@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"shiplog.dev/internal/journal"
@@ -129,5 +128,5 @@ func orDone(err error) string {
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprint("done")
+	return "done"
 }

@@ -150,4 +150,6 @@ type State struct {
 	Missing uint64
 	// Bytes on disk, and how many it may become (0: no limit).
 	Bytes, MaxBytes uint64
+	// MaxAge is for how long entries are kept; 0: for ever.
+	MaxAge time.Duration
 }

@@ -16,11 +16,57 @@ type Pod struct {
 	Containers []Container
 	Statuses   []ContainerStatus
 	Conditions []Condition
+	// Update is the Pod's account of its newest in-place update; nil: it has none that can be read.
+	Update *InPlaceUpdate
 	// UnderWay is the command that is being carried out on the Pod; nil: none. The Pod is then shown as it will be once the
 	// command is applied, and nothing else may be commanded for it.
 	UnderWay *UnderWay
 	// Before is the Pod without the command under way; nil when there is none or when the command creates the Pod.
 	Before *Pod
+}
+
+// InPlaceUpdate is the annotation in which a Pod keeps its newest in-place update (inplace-update 2.3).
+type InPlaceUpdate struct {
+	Revision        string `json:"revision"`
+	UpdateTimestamp string `json:"updateTimestamp"`
+	// LastContainerStatuses are the containers whose image was changed, as they were before.
+	LastContainerStatuses map[string]LastStatus `json:"lastContainerStatuses"`
+	UpdateImages          bool                  `json:"updateImages,omitempty"`
+	ContainerBatches      []Batch               `json:"containerBatchesRecord,omitempty"`
+}
+
+// LastStatus is what a container was before its image changed.
+type LastStatus struct {
+	ImageID string `json:"imageID,omitempty"`
+	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
+	// kubelet may still start one of them. OpenKruise does not know this field.
+	Overtaken []string `json:"overtakenImages,omitempty"`
+}
+
+// Batch records which containers were changed together.
+type Batch struct {
+	Timestamp  string   `json:"timestamp"`
+	Containers []string `json:"containers"`
+}
+
+// The annotation, under the key of today and an older one that is read when the other is absent.
+const (
+	InPlaceUpdateAnnotation       = "apps.kruise.io/inplace-update-state"
+	LegacyInPlaceUpdateAnnotation = "inplace-update-state"
+)
+
+func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
+	text, has := annotations[InPlaceUpdateAnnotation]
+	if !has {
+		if text, has = annotations[LegacyInPlaceUpdateAnnotation]; !has {
+			return nil
+		}
+	}
+	var update InPlaceUpdate
+	if json.Unmarshal([]byte(text), &update) != nil {
+		return nil
+	}
+	return &update
 }
 
 // Container is the part of a container's spec that can change in a running Pod.
@@ -37,6 +83,11 @@ type ContainerStatus struct {
 	ContainerID  string `json:"containerID"`
 	Ready        bool   `json:"ready"`
 	RestartCount int32  `json:"restartCount"`
+	State        struct {
+		Running struct {
+			StartedAt time.Time `json:"startedAt"`
+		} `json:"running"`
+	} `json:"state"`
 }
 
 // Condition is a Pod's or a Node's condition.
@@ -107,6 +158,7 @@ func decodePod(data []byte) (*Pod, error) {
 		Containers: wire.Spec.Containers, Statuses: wire.Status.ContainerStatuses, Conditions: wire.Status.Conditions,
 	}
 	pod.Labels, pod.Annotations = merged(nil, wire.Metadata.Labels), merged(nil, wire.Metadata.Annotations)
+	pod.Update = readInPlaceUpdate(pod.Annotations)
 	for _, gate := range wire.Spec.ReadinessGates {
 		pod.Gates = append(pod.Gates, gate.ConditionType)
 	}
@@ -122,6 +174,9 @@ func (p *Pod) patched(patch []byte) (*Pod, error) {
 	}
 	out := *p
 	out.Labels, out.Annotations = merged(p.Labels, wire.Metadata.Labels), merged(p.Annotations, wire.Metadata.Annotations)
+	if len(wire.Metadata.Annotations) > 0 {
+		out.Update = readInPlaceUpdate(out.Annotations)
+	}
 	if len(wire.Spec.Containers) > 0 {
 		out.Containers = slices.Clone(p.Containers)
 		for _, change := range wire.Spec.Containers {

@@ -24,7 +24,7 @@ const (
 	patience = 1500 * time.Millisecond
 	// decideShare bounds the time spent on deciding for one workload to 1/decideShare of the time that passes, so that a
 	// large workload is decided on in larger steps rather than more often.
-	decideShare = 5
+	decideShare = 10
 	// longestPace is how long a workload waits at most for the sake of decideShare.
 	longestPace = 100 * time.Millisecond
 	// retryFence is the pause before another fence is raised after the log did not answer.
@@ -38,7 +38,8 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Writer names this instance in entries, Version its program.
 	Writer, Version string
-	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: 20,000.
+	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: as many as the log's limits
+	// allow, at most 20,000.
 	CompactAfter uint64
 	// Ready is called once everything that was in the log at the start is folded; nil: nobody asks.
 	Ready func()
@@ -54,7 +55,10 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return fmt.Errorf("plan: ask for the state of the log: %w", err)
 	}
-	p.compacted, p.caughtUp = state.Compacted, state.LastSequence
+	p.caughtUp = state.LastSequence
+	p.planCompaction(state)
+	compactions := time.NewTicker(p.compactEvery)
+	defer compactions.Stop()
 	changes, failed := p.read(ctx)
 	vacancies := make(chan struct{})
 	go p.awaitVacancies(ctx, vacancies)
@@ -72,6 +76,8 @@ func Run(ctx context.Context, options Options) error {
 			p.fold(batch)
 		case <-vacancies:
 			p.lead(ctx)
+		case <-compactions.C:
+			p.compactionDue = true
 		case <-p.pace.wait():
 		}
 		if err := p.decide(ctx); err != nil {
@@ -82,9 +88,6 @@ func Run(ctx context.Context, options Options) error {
 }
 
 func newPlanner(options Options) *planner {
-	if options.CompactAfter == 0 {
-		options.CompactAfter = 20_000
-	}
 	return &planner{
 		Options: options, now: time.Now, world: world.New(), metrics: newMetrics(options.Registry),
 		dirty: map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
@@ -115,8 +118,7 @@ type planner struct {
 	// caughtUp is the position at which Ready is called.
 	caughtUp uint64
 
-	compacted  uint64
-	compacting chan uint64
+	compaction
 }
 
 // read decodes entries ahead of the loop.
@@ -362,54 +364,4 @@ func (p *planner) appendFailed(ctx context.Context, err error) error {
 		return nil
 	}
 	return fmt.Errorf("append commands: %w", err)
-}
-
-// compact makes the compacted view anew, in the background, when enough has happened since the last one.
-func (p *planner) compact(ctx context.Context) {
-	if p.compacting != nil {
-		select {
-		case at := <-p.compacting:
-			// Also after a failure: the next try comes after as many entries again.
-			p.compacted, p.compacting = at, nil
-		default:
-			return
-		}
-	}
-	if p.fence == 0 || p.world.Sequence() < p.compacted+p.CompactAfter {
-		return
-	}
-	at, live := p.world.Sequence(), p.world.Live()
-	p.compacting = make(chan uint64, 1)
-	go func() {
-		p.compactTo(ctx, at, live)
-		p.compacting <- at
-	}()
-}
-
-// compactTo makes the compacted view. That it cannot be made only costs time at the next start.
-func (p *planner) compactTo(ctx context.Context, at uint64, live []uint64) {
-	err := p.Journal.Compact(ctx, at, func(sequence uint64) bool {
-		for len(live) > 0 && live[0] < sequence {
-			live = live[1:]
-		}
-		return len(live) > 0 && live[0] == sequence
-	})
-	if err != nil {
-		if ctx.Err() == nil {
-			p.Logger.Warn().Err(err).Uint64("position", at).Msg("cannot make the compacted view")
-		}
-		return
-	}
-	p.Logger.Debug().Uint64("position", at).Msg("compacted view made")
-}
-
-// compactAtEnd saves the next start the work, when there is much and we are the one to do it.
-func (p *planner) compactAtEnd() {
-	const worthIt, bound = 1000, 5 * time.Second
-	if p.fence == 0 || p.compacting != nil || p.world.Sequence() < p.compacted+worthIt {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
-	defer cancel()
-	p.compactTo(ctx, p.world.Sequence(), p.world.Live())
 }

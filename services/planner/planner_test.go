@@ -232,27 +232,30 @@ func TestCompactedStart(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	whole, compacted := foldFrom(t, log, journal.From{Sequence: 1}), foldFrom(t, log, journal.From{Compacted: true})
+	// An append that was under way when the planner stopped may still arrive; both readings end at one position.
+	state, err := log.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := state.LastSequence
+	whole, compacted := foldFrom(t, log, journal.From{Sequence: 1}, last), foldFrom(t, log, journal.From{Compacted: true}, last)
 	if whole != compacted {
 		t.Errorf("the compacted start gives another world\n--- whole\n%s\n--- compacted\n%s", whole, compacted)
 	}
 }
 
-func foldFrom(t *testing.T, log journal.Journal, from journal.From) string {
+// foldFrom describes the world at a position.
+func foldFrom(t *testing.T, log journal.Journal, from journal.From, last uint64) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	state, err := log.State(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	reader, err := log.Read(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
 	w := world.New()
-	for w.Sequence() < state.LastSequence {
+	for w.Sequence() < last {
 		records, err := reader.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -262,7 +265,9 @@ func foldFrom(t *testing.T, log journal.Journal, from journal.From) string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.Fold(change)
+			if record.Sequence <= last {
+				w.Fold(change)
+			}
 		}
 	}
 	return w.Describe()

@@ -38,9 +38,9 @@ type voucher struct {
 	// moved is the newest entry that is no vouch, vouched the newest vouch, anybody's, and when it was read.
 	moved, vouched uint64
 	// fence is the newest fence read.
-	fence uint64
-	vouchedAt      time.Time
-	newest         *proof
+	fence     uint64
+	vouchedAt time.Time
+	newest    *proof
 	// said is the proof of our newest vouch.
 	said *proof
 	// wake tells both loops that something changed.

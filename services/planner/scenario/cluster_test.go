@@ -308,15 +308,18 @@ func (c *cluster) kubelet(except []string) {
 		status["phase"] = "Running"
 		var statuses []any
 		for i, container := range pod.Spec.Containers {
-			restarts := int32(0)
+			restarts, started := int32(0), c.now.Format(time.RFC3339)
 			if i < len(pod.Status.ContainerStatuses) {
 				restarts = pod.Status.ContainerStatuses[i].RestartCount
 				if pod.Status.ContainerStatuses[i].Image != container.Image {
 					restarts++
+				} else {
+					started = pod.Status.ContainerStatuses[i].State.Running.StartedAt.Format(time.RFC3339)
 				}
 			}
 			statuses = append(statuses, map[string]any{
 				"name": container.Name, "image": container.Image, "imageID": "id-of-" + container.Image, "ready": true, "restartCount": restarts,
+				"state": map[string]any{"running": map[string]any{"startedAt": started}},
 			})
 		}
 		status["containerStatuses"] = statuses

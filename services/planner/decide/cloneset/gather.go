@@ -36,7 +36,8 @@ type round struct {
 	currentRevision revision
 	collisions      int32
 
-	pods    []pod // active ones, by name
+	pods    []pod // active ones, by name, with what is under way
+	facts   []pod // active ones, by name, as the API server last showed them
 	numbers numbers
 	// commanded Pods get a command in this round, by name.
 	commanded map[string]bool
@@ -66,19 +67,25 @@ type pod struct {
 
 // gather judges the active Pods (R2).
 func (r *round) gather() {
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	owned := r.world.PodsOf(r.set.UID)
+	r.pods, r.facts = make([]pod, 0, len(owned)), make([]pod, 0, len(owned))
+	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
 		leaving := !p.Active() && p.Before != nil && p.Before.Active()
-		if !(p.Active() || leaving) || !r.spec.selector.Matches(labels.Set(p.Labels)) {
-			continue
-		}
+		ours := r.spec.selector.Matches(labels.Set(p.Labels))
 		one := r.judge(p)
-		one.preparing = one.preparing || leaving
-		if p.Before != nil {
+		switch {
+		case p.Before != nil && p.Before.Active():
 			before := r.judge(p.Before)
+			r.facts = append(r.facts, before)
 			one.ready, one.available, one.availableNow = one.ready && before.ready, one.available && before.available, one.availableNow && before.availableNow
+		case p.Before == nil && p.Active() && p.UID != "":
+			r.facts = append(r.facts, one)
 		}
-		r.pods = append(r.pods, one)
+		if (p.Active() || leaving) && ours {
+			one.preparing = one.preparing || leaving
+			r.pods = append(r.pods, one)
+		}
 	}
 }
 
@@ -99,10 +106,15 @@ func (r *round) judge(p *world.Pod) pod {
 	normal := state == "" || state == v1alpha1.LifecycleStateNormal
 	one.availableNow = normal && p.Active() && inplace.Complete(p) && !markedUnavailable(p)
 	if one.availableNow {
-		since := ready.LastTransitionTime.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
-		one.available = r.spec.minReadySeconds == 0 || !since.After(r.world.Now())
+		// A container that restarts at once may leave the Pod Ready throughout; minReadySeconds starts anew all the same.
+		since := ready.LastTransitionTime
+		if restarted := inplace.StartedAt(p); restarted.After(since) {
+			since = restarted
+		}
+		until := since.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
+		one.available = r.spec.minReadySeconds == 0 || !until.After(r.world.Now())
 		if !one.available {
-			r.wakeBy(since, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, since.UTC().Format(time.TimeOnly))
+			r.wakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
 		}
 	}
 	return one

@@ -70,17 +70,8 @@ func (r *round) status() v1alpha1.CloneSetStatus {
 	if r.collisions > 0 {
 		status.CollisionCount = &r.collisions
 	}
-	for _, p := range r.world.PodsOf(r.set.UID) {
-		if p.UID == "" {
-			continue // being created
-		}
-		if p.Before != nil {
-			p = p.Before
-		}
-		if !p.Active() {
-			continue
-		}
-		one := r.judge(p)
+	for i := range r.facts {
+		one := &r.facts[i]
 		add := func(all, updated *int32) {
 			*all++
 			if one.updated {

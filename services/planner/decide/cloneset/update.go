@@ -175,15 +175,15 @@ func (r *round) condition(conditionType, status, reason, message string) map[str
 // patchInPlace is the one write that changes the Pod (inplace-update R11, R16). A Pod that was drained is Updating until its
 // gate opens again; one that was not keeps its state, and that it is in the middle of an update shows in its containers.
 func (r *round) patchInPlace(p *pod, change inplace.Change, target revision) map[string]any {
-	state, _ := json.Marshal(inplace.NewState(p.Pod, change, target.name, r.world.Now()))
+	state, _ := json.Marshal(inplace.Start(p.Pod, change, target.name, r.world.Now()))
 	labels, annotations := map[string]any{}, map[string]any{}
 	maps.Copy(labels, change.Labels)
 	maps.Copy(annotations, change.Annotations)
 	labels[revisionLabel] = target.name
 	labels[templateLabel] = shortHash(target.name)
-	annotations[inplace.StateAnnotation] = string(state)
-	if _, has := p.Annotations[inplace.LegacyStateAnnotation]; has {
-		annotations[inplace.LegacyStateAnnotation] = nil
+	annotations[world.InPlaceUpdateAnnotation] = string(state)
+	if _, has := p.Annotations[world.LegacyInPlaceUpdateAnnotation]; has {
+		annotations[world.LegacyInPlaceUpdateAnnotation] = nil
 	}
 	if _, has := p.Annotations[inplace.GraceAnnotation]; has {
 		annotations[inplace.GraceAnnotation] = nil // the change it held back is overtaken (inplace-update D11)

@@ -4,7 +4,6 @@
 package inplace
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -18,11 +17,9 @@ import (
 
 // Keys and conditions (inplace-update 2.2).
 const (
-	StateAnnotation       = "apps.kruise.io/inplace-update-state"
-	LegacyStateAnnotation = "inplace-update-state"
-	GraceAnnotation       = "apps.kruise.io/inplace-update-grace"
-	ReadyCondition        = "InPlaceUpdateReady"
-	StartReason           = "StartInPlaceUpdate"
+	GraceAnnotation = "apps.kruise.io/inplace-update-grace"
+	ReadyCondition  = "InPlaceUpdateReady"
+	StartReason     = "StartInPlaceUpdate"
 )
 
 // Change is a difference between two templates that a running Pod can take (inplace-update R2).
@@ -124,71 +121,34 @@ func feedsEnv(containers []any, change Change) string {
 	return ""
 }
 
-// State is the state annotation (inplace-update 2.3).
-type State struct {
-	Revision              string                     `json:"revision"`
-	UpdateTimestamp       string                     `json:"updateTimestamp"`
-	LastContainerStatuses map[string]ContainerStatus `json:"lastContainerStatuses"`
-	UpdateImages          bool                       `json:"updateImages,omitempty"`
-	ContainerBatches      []Batch                    `json:"containerBatchesRecord,omitempty"`
-}
-
-// ContainerStatus is what a container was before its image changed.
-type ContainerStatus struct {
-	ImageID string `json:"imageID,omitempty"`
-	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
-	// kubelet may still start one of them. OpenKruise does not know this field.
-	Overtaken []string `json:"overtakenImages,omitempty"`
-}
-
-// Batch records which containers were changed together.
-type Batch struct {
-	Timestamp  string   `json:"timestamp"`
-	Containers []string `json:"containers"`
-}
-
-// NewState is the state annotation of an update that starts now (inplace-update R11, R16, R17).
-func NewState(pod *world.Pod, change Change, revision string, now time.Time) State {
+// Start is the account of an update that starts now (inplace-update R11, R16, R17).
+func Start(pod *world.Pod, change Change, revision string, now time.Time) world.InPlaceUpdate {
 	stamp := now.UTC().Format(time.RFC3339)
-	state := State{Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]ContainerStatus{}, UpdateImages: len(change.Images) > 0}
+	update := world.InPlaceUpdate{
+		Revision: revision, UpdateTimestamp: stamp, LastContainerStatuses: map[string]world.LastStatus{}, UpdateImages: len(change.Images) > 0,
+	}
 	// What an earlier update began and has not come to its end counts on.
-	if before := ReadState(pod); before != nil {
-		for name, last := range before.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
+	if pod.Update != nil {
+		for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
 			if !runs(pod, name, last) {
-				state.LastContainerStatuses[name], state.UpdateImages = last, true
+				update.LastContainerStatuses[name], update.UpdateImages = last, true
 			}
 		}
 	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
-		last, unfinished := state.LastContainerStatuses[name]
+		last, unfinished := update.LastContainerStatuses[name]
 		if unfinished {
 			last.Overtaken = append(slices.Clone(last.Overtaken), imageOf(pod, name))
 		} else if status := pod.Status(name); status != nil {
 			last.ImageID = status.ImageID
 		}
-		state.LastContainerStatuses[name] = last
+		update.LastContainerStatuses[name] = last
 	}
 	if len(names) > 0 {
-		state.ContainerBatches = []Batch{{Timestamp: stamp, Containers: names}}
+		update.ContainerBatches = []world.Batch{{Timestamp: stamp, Containers: names}}
 	}
-	return state
-}
-
-// ReadState returns the Pod's state annotation, nil when it has none. Text that cannot be read counts as none.
-func ReadState(pod *world.Pod) *State {
-	text, has := pod.Annotations[StateAnnotation]
-	if !has {
-		text, has = pod.Annotations[LegacyStateAnnotation]
-	}
-	if !has {
-		return nil
-	}
-	var state State
-	if json.Unmarshal([]byte(text), &state) != nil {
-		return nil
-	}
-	return &state
+	return update
 }
 
 // Complete says whether the containers run what the newest update wanted (inplace-update R22.4, R25-R28).
@@ -196,11 +156,10 @@ func Complete(pod *world.Pod) bool {
 	if _, pending := pod.Annotations[GraceAnnotation]; pending {
 		return false
 	}
-	state := ReadState(pod)
-	if state == nil {
+	if pod.Update == nil {
 		return true
 	}
-	for name, last := range state.LastContainerStatuses { //shiplog:unordered: asks whether all
+	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
 		if !runs(pod, name, last) {
 			return false
 		}
@@ -210,13 +169,27 @@ func Complete(pod *world.Pod) bool {
 
 // runs says whether a container has left behind what it was before its image changed, and what was overtaken since. A
 // runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted.
-func runs(pod *world.Pod, container string, last ContainerStatus) bool {
+func runs(pod *world.Pod, container string, last world.LastStatus) bool {
 	status := pod.Status(container)
 	if status == nil {
 		return false
 	}
 	overtaken := slices.ContainsFunc(last.Overtaken, func(image string) bool { return sameImage(status.Image, image) })
 	return sameImage(status.Image, imageOf(pod, container)) || status.ImageID != last.ImageID && !overtaken
+}
+
+// StartedAt is when the last of the containers that the newest update changed was started; zero: none was.
+func StartedAt(pod *world.Pod) time.Time {
+	var last time.Time
+	if pod.Update == nil {
+		return last
+	}
+	for name := range pod.Update.LastContainerStatuses { //shiplog:unordered: takes the latest
+		if status := pod.Status(name); status != nil && status.State.Running.StartedAt.After(last) {
+			last = status.State.Running.StartedAt
+		}
+	}
+	return last
 }
 
 func imageOf(pod *world.Pod, container string) string {
@@ -233,6 +206,9 @@ func sameImage(a, b string) bool {
 	if a == b {
 		return true
 	}
+	if tagOf(a) != tagOf(b) {
+		return false // the usual case, without reading the references
+	}
 	left, err := reference.ParseNormalizedNamed(a)
 	if err != nil {
 		return false
@@ -242,6 +218,15 @@ func sameImage(a, b string) bool {
 		return false
 	}
 	return reference.TagNameOnly(left).String() == reference.TagNameOnly(right).String()
+}
+
+// tagOf is what follows the name in a reference: its tag, "latest" without one, or its digest.
+func tagOf(image string) string {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	if _, tag, has := strings.Cut(name, ":"); has {
+		return tag
+	}
+	return "latest"
 }
 
 // Describe says in a few words what a change is, for reasons: "nginx to nginx:1.21".
