@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"shiplog.dev/internal/world"
@@ -72,10 +73,10 @@ func (c *checks) broughtBy(o *object) uint64 {
 	return command
 }
 
-// leaving says whether a command at or before a position deletes the Pod, and was not refused.
+// leaving says whether a command at or before a position deletes the Pod, and was not refused by then.
 func (c *checks) leaving(uid string, position uint64) bool {
 	for _, one := range c.commands {
-		if one.sequence <= position && one.GetDelete() != nil && one.GetObject().GetUid() == uid && !one.refused {
+		if one.sequence <= position && one.GetDelete() != nil && one.GetObject().GetUid() == uid && (one.refused == 0 || one.refused > position) {
 			return true
 		}
 	}
@@ -222,7 +223,7 @@ func (c *checks) decidedOnFreshFacts(one *command) {
 // marked says whether a command before this one marks the Pod for replacement; it counts as named for deletion from then on.
 func (c *checks) marked(uid string, one *command) bool {
 	for _, other := range c.commands {
-		if other.sequence < one.sequence && !other.refused && other.GetObject().GetUid() == uid && other.GetReason().GetCode() == "UpdateReCreate" {
+		if other.sequence < one.sequence && (other.refused == 0 || other.refused > one.sequence) && other.GetObject().GetUid() == uid && other.GetReason().GetCode() == "UpdateReCreate" {
 			return true
 		}
 	}
@@ -251,7 +252,7 @@ func (c *checks) withinScaleLimit(one *command) {
 	for _, other := range c.commands {
 		known, version := c.known(world.RefOf(other.GetObject()), one.entry.GetCause())
 		if other.GetCreate() != nil && other.GetObject().GetResource() == world.ResourcePods && other.owner == one.owner &&
-			!other.done && known == nil && version == 0 {
+			!other.done && known == nil && version == 0 && !slices.Contains(set.podsToDelete, other.GetObject().GetName()) {
 			unavailable++
 		}
 	}

@@ -36,7 +36,8 @@ type command struct {
 	decided time.Time
 	owner   string
 	done    bool
-	refused bool
+	// refused is where the log says that it was; 0: it was not.
+	refused uint64
 	effects int
 }
 
@@ -74,7 +75,10 @@ func (c *checks) entry(record journal.Record) {
 		c.withinScaleLimit(one)
 	case *shiplogv1.Entry_Outcome:
 		if one := c.commands[record.Entry.GetCause()]; one != nil && !one.done {
-			one.done, one.refused = true, kind.Outcome.GetResult() == shiplogv1.Outcome_RESULT_REFUSED
+			one.done = true
+			if kind.Outcome.GetResult() == shiplogv1.Outcome_RESULT_REFUSED {
+				one.refused = record.Sequence
+			}
 		}
 	}
 }

@@ -224,7 +224,8 @@ func (k *kubelets) sync(o *object) {
 			default: // it starts what it set out to start, even when that is no longer wanted
 				delete(k.starting, key)
 				restarts, _ := held["restartCount"].(float64)
-				held["image"], held["imageID"], held["ready"], held["restartCount"] = next, imageID(next), false, restarts+1
+				outdated := next != image && !strings.HasPrefix(next, "bad") && k.s.chance(0.5) // ready before the newer image is noticed
+				held["image"], held["imageID"], held["ready"], held["restartCount"] = next, imageID(next), outdated, restarts+1
 				pause = k.pace(50*time.Millisecond, 2*time.Second)
 			}
 		} else if held["image"] == image {

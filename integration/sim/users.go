@@ -33,19 +33,28 @@ func (u *users) heal() {
 		})
 	}
 	u.s.after(time.Minute, func() {
-		for _, o := range u.s.api.list(isPod) {
-			held := u.s.api.objects[u.s.checks.sets[o.pod.owner]]
-			if held == nil || !strings.Contains(o.pod.template, "=bad") {
-				continue
-			}
+		u.onBroken(func(held, _ *object) {
 			u.s.api.edit(held, "a user", func(tree map[string]any) {
 				child(child(tree, "spec"), "updateStrategy")["partition"] = float64(0)
 			})
-			if held.set.kind == "OnDelete" {
-				u.s.api.delete(o, writer{name: "a user"})
-			}
-		}
+		})
 	})
+	u.s.after(2*time.Minute, func() {
+		u.onBroken(func(held, pod *object) {
+			if held.set.kind == "OnDelete" {
+				u.s.api.delete(pod, writer{name: "a user"})
+			}
+		})
+	})
+}
+
+// onBroken does something about every Pod whose image does not start.
+func (u *users) onBroken(do func(held, pod *object)) {
+	for _, o := range u.s.api.list(isPod) {
+		if held := u.s.api.objects[u.s.checks.sets[o.pod.owner]]; held != nil && strings.Contains(o.pod.template, "=bad") {
+			do(held, o)
+		}
+	}
 }
 
 // edit changes the spec of a CloneSet, if there is one of that name.

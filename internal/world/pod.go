@@ -38,6 +38,9 @@ type InPlaceUpdate struct {
 // LastStatus is what a container was before its image changed.
 type LastStatus struct {
 	ImageID string `json:"imageID,omitempty"`
+	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
+	// kubelet may still start one of them. OpenKruise does not know this field.
+	Overtaken []string `json:"overtakenImages,omitempty"`
 }
 
 // Batch records which containers were changed together.

@@ -10,6 +10,7 @@
 //	refuse CODE message...                refuse the commands under way
 //	kubelet [except=web-a]                schedule, start, restart, remove Pods as a node would
 //	fail web-a [phase=Failed]             the containers of a Pod stop being ready
+//	starts web-a image=v2                 the kubelet starts an image that is no longer wanted, and it gets ready
 //	delete web-a                          somebody deletes a Pod by hand
 //	label web-a key=value                 somebody labels a Pod
 //	tick +30s                             time passes
@@ -90,6 +91,13 @@ func (c *cluster) step(d *datadriven.TestData) string {
 			}
 			c.store(o, 0)
 		}
+	case "starts":
+		o := c.objects[podRef(c.names(d)[0])]
+		for _, held := range child(o.tree, "status")["containerStatuses"].([]any) {
+			image := c.argument(d, "image")[0]
+			held.(map[string]any)["image"], held.(map[string]any)["imageID"] = image, "id-of-"+image
+		}
+		c.store(o, 0)
 	case "delete":
 		for _, name := range c.names(d) {
 			o := c.objects[podRef(name)]

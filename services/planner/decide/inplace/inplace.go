@@ -137,8 +137,10 @@ func Start(pod *world.Pod, change Change, revision string, now time.Time) world.
 	}
 	names := sortedKeys(change.Images)
 	for _, name := range names {
-		last := world.LastStatus{}
-		if status := pod.Status(name); status != nil {
+		last, unfinished := update.LastContainerStatuses[name]
+		if unfinished {
+			last.Overtaken = append(slices.Clone(last.Overtaken), imageOf(pod, name))
+		} else if status := pod.Status(name); status != nil {
 			last.ImageID = status.ImageID
 		}
 		update.LastContainerStatuses[name] = last
@@ -165,10 +167,15 @@ func Complete(pod *world.Pod) bool {
 	return true
 }
 
-// runs says whether a container has left behind what it was before its image changed.
+// runs says whether a container has left behind what it was before its image changed, and what was overtaken since. A
+// runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted.
 func runs(pod *world.Pod, container string, last world.LastStatus) bool {
 	status := pod.Status(container)
-	return status != nil && (status.ImageID != last.ImageID || sameImage(status.Image, imageOf(pod, container)))
+	if status == nil {
+		return false
+	}
+	overtaken := slices.ContainsFunc(last.Overtaken, func(image string) bool { return sameImage(status.Image, image) })
+	return sameImage(status.Image, imageOf(pod, container)) || status.ImageID != last.ImageID && !overtaken
 }
 
 // StartedAt is when the last of the containers that the newest update changed was started; zero: none was.
