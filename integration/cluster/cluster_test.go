@@ -236,15 +236,19 @@ func nothingLeft(t *testing.T, state cluster.State) {
 		}
 	}
 	network := netip.MustParsePrefix(state.Network)
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addresses {
-		if address, err := netip.ParsePrefix(a.String()); err == nil && network.Contains(address.Addr()) {
-			t.Errorf("an interface still has %s", address)
+	// The kernel takes a network namespace down some time after its last process.
+	eventually(t, "no interface has an address of the cluster", func(context.Context) error {
+		addresses, err := net.InterfaceAddrs()
+		if err != nil {
+			return err
 		}
-	}
+		for _, a := range addresses {
+			if address, err := netip.ParsePrefix(a.String()); err == nil && network.Contains(address.Addr()) {
+				return fmt.Errorf("an interface still has %s", address)
+			}
+		}
+		return nil
+	})
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cluster.Cgroup(state.Dir))
 	if _, err := os.Stat("/sys/fs/cgroup/" + cluster.Cgroup(state.Dir)); err == nil || len(groups) > 0 {
 		t.Errorf("control groups are left: %v", groups)

@@ -92,8 +92,9 @@ func (c *call) try(ctx context.Context) (verb string, v verdict) {
 }
 
 // execute carries out the command and returns what the log gets to know: the fact of the object where there is one, then
-// the outcome. It returns nil if ctx ended before there was a result.
-func (e *executor) execute(ctx context.Context, task *journal.Task) []*shiplogv1.Entry {
+// the outcome. It returns nothing if ctx ended before there was a result, or if another executor put the outcome into the log
+// meanwhile. The error is that of the log: without it nobody knows whether that has happened, and nothing more is tried.
+func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv1.Entry, error) {
 	command := task.Entry.GetCommand()
 	start := e.time().Now()
 	c := &call{client: e.client, command: command, ref: command.GetObject(), timeout: e.request, unsure: task.Again}
@@ -111,16 +112,19 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) []*shiplogv1
 			break
 		}
 		if retry.wait(ctx, v.retryAfter) != nil {
-			return nil
+			return nil, nil
+		}
+		if known, err := e.known(ctx, task); known || err != nil {
+			return nil, err
 		}
 	}
 	if ctx.Err() != nil && v.result != shiplogv1.Outcome_RESULT_APPLIED {
-		return nil // a refusal may be the doing of our own ending
+		return nil, nil // a refusal may be the doing of our own ending
 	}
 	took := e.time().Now().Sub(start)
 	e.metrics.commands.WithLabelValues(verb, strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))).Inc()
 	e.metrics.seconds.WithLabelValues(verb).Observe(took.Seconds())
-	return e.entries(task, v, c.requests, took)
+	return e.entries(task, v, c.requests, took), nil
 }
 
 func (e *executor) entries(task *journal.Task, v verdict, requests uint32, took time.Duration) []*shiplogv1.Entry {

@@ -160,9 +160,9 @@ func (e *executor) settle(ctx context.Context, task *journal.Task) error {
 			return err
 		}
 	}
-	entries := e.execute(ctx, task)
-	if entries == nil {
-		return ctx.Err()
+	entries, err := e.execute(ctx, task)
+	if err != nil || entries == nil {
+		return errors.Join(err, ctx.Err())
 	}
 	return e.record(ctx, entries)
 }

@@ -37,6 +37,7 @@ func start(t *testing.T, log journal.Journal, name string, options Options) (sto
 	done := make(chan error, 1)
 	options.Journal, options.Writer, options.Logger = log, name, zerolog.New(zerolog.NewTestWriter(t))
 	go func() { done <- Run(ctx, options) }()
+	go storeRevisions(ctx, t, log)
 	ended := false
 	stop = func() error {
 		if ended {
@@ -48,6 +49,46 @@ func start(t *testing.T, log journal.Journal, name string, options Options) (sto
 	}
 	t.Cleanup(func() { _ = stop() })
 	return stop
+}
+
+// storeRevisions does for revisions what an executor would: it stores them and reports the fact and the outcome. Pods wait for
+// that; nothing else in these tests is carried out. Reporting again what another of its kind reported changes nothing.
+func storeRevisions(ctx context.Context, t *testing.T, log journal.Journal) {
+	reader, err := log.Read(ctx, journal.From{Sequence: 1})
+	if err != nil {
+		return
+	}
+	defer reader.Close()
+	for {
+		records, err := reader.Next(ctx)
+		if err != nil {
+			return // the test is over
+		}
+		for _, record := range records {
+			command := record.Entry.GetCommand()
+			if command.GetObject().GetResource() != world.ResourceRevisions || command.GetCreate() == nil {
+				continue
+			}
+			var tree map[string]any
+			if err := json.Unmarshal(command.GetCreate().GetJson(), &tree); err != nil {
+				t.Error(err)
+				return
+			}
+			tree["metadata"].(map[string]any)["uid"] = "uid-" + command.GetObject().GetName()
+			data, err := json.Marshal(tree)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			object := &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: "default", Name: command.GetObject().GetName(), Uid: "uid-" + command.GetObject().GetName()}
+			_, err = log.Append(ctx,
+				&shiplogv1.Entry{Cause: record.Sequence, Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{Object: object, ResourceVersion: fmt.Sprint(record.Sequence), Json: data}}},
+				&shiplogv1.Entry{Cause: record.Sequence, Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{Result: shiplogv1.Outcome_RESULT_APPLIED, Object: object}}})
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 func cloneSet(name string, replicas, version int) *shiplogv1.Entry {

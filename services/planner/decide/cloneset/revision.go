@@ -20,6 +20,9 @@ const hashAlphabet = "bcdfghjklmnpqrstvwxz2456789"
 type revision struct {
 	name     string
 	template world.Template
+	// stored: the API server has it. Before that no Pod may carry its name: a name that nobody can look up again would take
+	// from the Pod the way back, and the way on in place.
+	stored bool
 }
 
 // findRevisions settles which revision to update to and which the Pods come from (R12 to R14), and asks for what is missing.
@@ -44,12 +47,12 @@ func (r *round) findRevisions() {
 			decide.Why(RaiseRevision, "revision %s is wanted again, its number rises from %d to %d", same.Name, same.Number, highest+1)))
 		fallthrough
 	default:
-		r.updateRevision = revision{same.Name, same.Template}
+		r.updateRevision = revision{same.Name, same.Template, same.UID != ""}
 	}
 	r.currentRevision = r.updateRevision
 	for _, held := range r.revisions {
 		if held.Name == r.set.Status.CurrentRevision {
-			r.currentRevision = revision{held.Name, held.Template}
+			r.currentRevision = revision{held.Name, held.Template, held.UID != ""}
 		}
 	}
 }
@@ -84,7 +87,7 @@ func (r *round) createRevision(number int64) revision {
 		create.Attempt = r.attempt(CreateRevision)
 		r.decision.Append(create)
 	}
-	return revision{name, r.set.Template}
+	return revision{name: name, template: r.set.Template}
 }
 
 // pruneRevisions drops the oldest revisions that nothing uses beyond the history limit (R18).

@@ -44,6 +44,9 @@ func (r *round) scale() bool {
 func (r *round) scaleUp() int {
 	n := r.numbers
 	limit, why := n.upLimit, "all may be created now"
+	if !r.updateRevision.stored {
+		limit = min(limit, n.upOld) // the others wait for their revision
+	}
 	if limit == 0 || !r.mayTry(ScaleUp) {
 		return 0
 	}

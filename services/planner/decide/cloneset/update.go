@@ -28,11 +28,14 @@ func (r *round) update() {
 		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
 		return
 	}
-	r.updateRan = true
 	target := r.updateRevision
 	if r.numbers.update < 0 {
 		target = r.currentRevision
 	}
+	if !target.stored {
+		return // its creation is under way
+	}
+	r.updateRan = true
 	chosen := r.within(r.candidates())
 	for _, p := range chosen {
 		if !r.idle(p.Pod) || p.specified {
