@@ -24,6 +24,7 @@ type audit struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
 	Received time.Time `json:"requestReceivedTimestamp"`
+	Answered time.Time `json:"stageTimestamp"`
 }
 
 func (a audit) writes() bool {
@@ -95,24 +96,26 @@ func (b *bench) writes(mark time.Time) (written, error) {
 	return out, err
 }
 
-// delays returns, for each spec change of a CloneSet after mark, the time from when the API server received it until it
-// received our first write to a Pod.
-func (b *bench) delays(mark time.Time, name string) ([]time.Duration, error) {
+// delays returns, for each spec change of a CloneSet after mark, the time until the API server received our first write to a
+// Pod: since it answered the change, and since it received the change.
+func (b *bench) delays(mark time.Time, name string) (sinceAnswer, sinceRequest []time.Duration, err error) {
 	lines, err := b.audit.since(mark)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	slices.SortFunc(lines, func(x, y audit) int { return x.Received.Compare(y.Received) })
-	var out []time.Duration
-	var change time.Time
-	for _, a := range lines {
+	var change *audit
+	for i, a := range lines {
 		switch {
 		case a.ObjectRef.Resource == "clonesets" && a.ObjectRef.Name == name && a.Verb == "patch" && !a.ours():
-			change = a.Received
-		case a.ObjectRef.Resource == "pods" && a.ours() && a.writes() && !change.IsZero():
-			out = append(out, a.Received.Sub(change))
-			change = time.Time{}
+			change = &lines[i]
+		case a.ObjectRef.Resource == "pods" && a.ours() && a.writes() && change != nil:
+			sinceAnswer = append(sinceAnswer, a.Received.Sub(change.Answered))
+			sinceRequest = append(sinceRequest, a.Received.Sub(change.Received))
+			change = nil
 		}
 	}
-	return out, nil
+	slices.Sort(sinceAnswer)
+	slices.Sort(sinceRequest)
+	return sinceAnswer, sinceRequest, nil
 }

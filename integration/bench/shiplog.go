@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"shiplog.dev/integration/testbed"
@@ -191,7 +190,7 @@ func (b *bench) use(shiplog *testbed.Process) error {
 }
 
 // latency measures from the API server's answer to a spec change until it receives our first write to a Pod, with ten Pods
-// on a cluster where nothing else happens.
+// of one CloneSet on a cluster where nothing else happens.
 func (b *bench) latency(ctx context.Context, _ *testbed.Process) error {
 	const name = "small"
 	say("shiplog: latency of %d spec changes", b.changes)
@@ -210,17 +209,19 @@ func (b *bench) latency(ctx context.Context, _ *testbed.Process) error {
 			return err
 		}
 	}
-	delays, err := b.delays(mark, name)
+	sinceAnswer, sinceRequest, err := b.delays(mark, name)
 	if err != nil {
 		return err
 	}
-	if len(delays) < b.changes {
-		return fmt.Errorf("%d of %d spec changes found in the audit log", len(delays), b.changes)
+	if len(sinceAnswer) < b.changes {
+		return fmt.Errorf("%d of %d spec changes found in the audit log", len(sinceAnswer), b.changes)
 	}
-	slices.Sort(delays)
-	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	b.add(figure{What: "spec change to first Pod write, p50", Value: milliseconds(delays[len(delays)/2]), Unit: "ms", Budget: "10 (20 for the main job)"})
-	b.add(figure{What: "spec change to first Pod write, p99", Value: milliseconds(delays[len(delays)*99/100]), Unit: "ms", Budget: "50"})
+	at := func(sorted []time.Duration, percent int) float64 {
+		return float64(sorted[(len(sorted)-1)*percent/100]) / float64(time.Millisecond)
+	}
+	b.add(figure{What: "spec change to first Pod write, p50", Value: at(sinceAnswer, 50), Unit: "ms", Budget: "10 (20 for the main job)"})
+	b.add(figure{What: "spec change to first Pod write, p99", Value: at(sinceAnswer, 99), Unit: "ms", Budget: "50"})
+	b.add(figure{What: "the same with the API server's own time for the change, p50", Value: at(sinceRequest, 50), Unit: "ms"})
 	return nil
 }
 

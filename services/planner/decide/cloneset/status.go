@@ -24,6 +24,9 @@ const conditionStalled v1alpha1.CloneSetConditionType = "Stalled"
 // reportStatus writes the status when it differs from the facts: at once for a new generation or when all is settled, else
 // at most once in statusPause.
 func (r *round) reportStatus() {
+	if !r.updateRevision.stored && r.attempt(CreateRevision) == 0 {
+		return // it comes with the first Pod writes, which it must not slow down
+	}
 	held := r.set.Status
 	status := r.status()
 	if sameStatus(held, status) || r.set.UnderWay != nil || !r.mayTry(ReportStatus) {
