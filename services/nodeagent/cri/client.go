@@ -3,6 +3,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ type Client struct {
 	connection *grpc.ClientConn
 	runtime    runtimev1.RuntimeServiceClient
 	images     runtimev1.ImageServiceClient
-	// started holds when a running container was started, by its id; that never changes. Holds only ids of the last Look.
-	started map[string]int64
+	// known holds the details of the containers of the last Look, by id. Once a container started they do not change.
+	known map[string]detail
 }
 
 // New returns a client. It does not wait for the runtime, which may come and go.
@@ -94,28 +95,31 @@ func (c *Client) Look(ctx context.Context) (*shiplogv1.NodeObserved, error) {
 	if err != nil {
 		return fail("list the containers", err)
 	}
-	started, err := c.startTimes(ctx, containers.GetContainers())
+	details, err := c.details(ctx, containers.GetContainers())
 	if err != nil {
 		return fail("ask for the containers", err)
 	}
-	c.started = started
+	c.known = details
 	return &shiplogv1.NodeObserved{
 		RuntimeName: version.GetRuntimeName(), RuntimeVersion: version.GetRuntimeVersion(),
-		Images: imagesOf(images.GetImages()), Containers: containersOf(containers.GetContainers(), started),
+		Images: imagesOf(images.GetImages()), Containers: containersOf(containers.GetContainers(), details),
 	}, nil
 }
 
-// startTimes asks for those that are not known yet: one question for each container in its life, or two when it ended unseen.
-func (c *Client) startTimes(ctx context.Context, containers []*runtimev1.Container) (map[string]int64, error) {
-	started := make(map[string]int64, len(containers))
+// detail is what a list of containers does not say of one.
+type detail struct {
+	startedAt int64 // Unix nanoseconds; 0: not started
+	image     string
+}
+
+// details asks for those that are not known, or had not started: one question, as a rule, in the life of a container.
+func (c *Client) details(ctx context.Context, containers []*runtimev1.Container) (map[string]detail, error) {
+	details := make(map[string]detail, len(containers))
 	for _, container := range containers {
 		id := container.GetId()
-		if at, known := c.started[id]; known {
-			started[id] = at
+		if known := c.known[id]; known.startedAt != 0 {
+			details[id] = known
 			continue
-		}
-		if container.GetState() == runtimev1.ContainerState_CONTAINER_CREATED {
-			continue // it has no start yet
 		}
 		answer, err := c.runtime.ContainerStatus(ctx, &runtimev1.ContainerStatusRequest{ContainerId: id})
 		if status.Code(err) == codes.NotFound {
@@ -124,9 +128,10 @@ func (c *Client) startTimes(ctx context.Context, containers []*runtimev1.Contain
 		if err != nil {
 			return nil, err
 		}
-		started[id] = answer.GetStatus().GetStartedAt()
+		one := answer.GetStatus()
+		details[id] = detail{one.GetStartedAt(), cmp.Or(one.GetImage().GetUserSpecifiedImage(), one.GetImage().GetImage())}
 	}
-	return started, nil
+	return details, nil
 }
 
 // Watch calls changed whenever the runtime tells of an event, and once when it starts to listen, until the stream breaks.

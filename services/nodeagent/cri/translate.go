@@ -38,18 +38,18 @@ func sorted(names []string) []string {
 	return names
 }
 
-// containersOf words containers; started holds start times in Unix nanoseconds by id.
-func containersOf(containers []*runtimev1.Container, started map[string]int64) []*shiplogv1.RuntimeContainer {
+// containersOf words containers; details are by id.
+func containersOf(containers []*runtimev1.Container, details map[string]detail) []*shiplogv1.RuntimeContainer {
 	out := make([]*shiplogv1.RuntimeContainer, 0, len(containers))
 	for _, container := range containers {
 		labels, annotations := container.GetLabels(), container.GetAnnotations()
 		one := &shiplogv1.RuntimeContainer{
 			PodNamespace: labels[labelPodNamespace], PodName: labels[labelPodName], PodUid: labels[labelPodUID],
 			Name: container.GetMetadata().GetName(), Id: container.GetId(),
-			Image:   cmp.Or(container.GetImage().GetUserSpecifiedImage(), container.GetImage().GetImage()),
+			Image:   cmp.Or(container.GetImage().GetUserSpecifiedImage(), details[container.GetId()].image, container.GetImage().GetImage()),
 			ImageId: cmp.Or(container.GetImageId(), container.GetImageRef()),
 			State:   stateOf(container.GetState()), Attempt: container.GetMetadata().GetAttempt(),
-			CreatedAt: timeOf(container.GetCreatedAt()), StartedAt: timeOf(started[container.GetId()]),
+			CreatedAt: timeOf(container.GetCreatedAt()), StartedAt: timeOf(details[container.GetId()].startedAt),
 		}
 		if attempt, err := strconv.ParseUint(annotations[annotationAttempt], 10, 32); err == nil {
 			one.Attempt = uint32(attempt)

@@ -974,7 +974,8 @@ type RuntimeContainer struct {
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	// The runtime's identity of the container, without the scheme that Pod status puts in front.
 	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
-	// Image as the Pod's spec asked for it, where the runtime remembers that; else its id.
+	// Image by the name that the Pod's spec gives it, where the runtime remembers that; else by a name that the runtime has
+	// for it; else by its id.
 	Image string `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"`
 	// RuntimeImage.id that it runs.
 	ImageId string                 `protobuf:"bytes,7,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
