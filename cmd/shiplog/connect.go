@@ -44,9 +44,15 @@ func (c *connection) bindKubernetes(flags *pflag.FlagSet) {
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster (default: $KUBECONFIG, then in-cluster, then ~/.kube/config)")
 }
 
-func (c *connection) bindJournal(flags *pflag.FlagSet) {
+// bindLogAddress says where the log is.
+func (c *connection) bindLogAddress(flags *pflag.FlagSet) {
 	flags.StringVar(&c.natsURL, "nats-url", "", "`URL` of an external NATS server (several: separated by commas)")
 	flags.StringVar(&c.cluster, "cluster", "local", "`NAME` of this cluster in the subjects of the log")
+}
+
+// bindJournal says where the log is and how it is kept.
+func (c *connection) bindJournal(flags *pflag.FlagSet) {
+	c.bindLogAddress(flags)
 	flags.StringVar(&c.durability, "durability", "fast", "what an acknowledged entry survives: fast (the end of any process) or strict (power loss)")
 	flags.DurationVar(&c.retention, "retention", 7*24*time.Hour, "for how long entries are kept; 0: for ever")
 	flags.StringVar(&c.maxLogBytes, "max-log-bytes", "10Gi", "how large the log becomes before its oldest entries are dropped; 0: no limit")

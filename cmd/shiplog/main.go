@@ -51,7 +51,8 @@ in the log.`,
 		SilenceErrors: true,
 	}
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService), tail(), timeline(), crds())
+	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService),
+		nodeagentCommand(), tail(), timeline(), crds())
 	return command
 }
 

@@ -20,7 +20,7 @@ import (
 
 // surroundings are what every service is given.
 type surroundings struct {
-	config   *rest.Config
+	config   *rest.Config // nil for services that do not talk to Kubernetes
 	journal  journal.Journal
 	logger   zerolog.Logger
 	registry prometheus.Registerer

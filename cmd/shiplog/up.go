@@ -19,6 +19,7 @@ func up() *cobra.Command {
 	var local localCluster
 	var listen string
 	var profiling bool
+	var agents []string
 	command := &cobra.Command{
 		Use: "up", Short: "Run all services in one process", Args: noArguments,
 		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
@@ -33,7 +34,10 @@ everything goes on where it ended.`,
   shiplog up --kubeconfig ~/.kube/config --state-dir /var/lib/shiplog --durability strict
 
   # The log on NATS servers of your own:
-  shiplog up --nats-url nats://nats-0:4222,nats://nats-1:4222,nats://nats-2:4222 --durability strict`,
+  shiplog up --nats-url nats://nats-0:4222,nats://nats-1:4222,nats://nats-2:4222 --durability strict
+
+  # With an agent for a node of this machine:
+  shiplog up --nodeagent node-1=unix:///run/containerd/containerd.sock`,
 		RunE: func(command *cobra.Command, _ []string) error {
 			ctx := command.Context()
 			logger, err := connect.logger()
@@ -47,6 +51,10 @@ everything goes on where it ended.`,
 				if connect.kubeconfig, err = local.start(ctx, connect.stateDir); err != nil {
 					return err
 				}
+			}
+			nodes, err := nodesOf("--nodeagent", agents)
+			if err != nil {
+				return err
 			}
 			config, uid, err := connect.rest(ctx)
 			if err != nil {
@@ -72,7 +80,11 @@ everything goes on where it ended.`,
 			health := newHealth()
 			health.profiling = profiling
 			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
-			err = serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, watcherService, plannerService, executorService)
+			services := []service{watcherService, plannerService, executorService}
+			for _, node := range nodes {
+				services = append(services, node.service(false))
+			}
+			err = serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, services...)
 			if err == nil {
 				logger.Info().Msg("stopped")
 			}
@@ -87,6 +99,7 @@ everything goes on where it ended.`,
 	flags.StringVar(&connect.natsListen, "nats-listen", "127.0.0.1:0", "`ADDRESS` at which the embedded log can be reached by tools and dashboards; empty: none")
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	flags.BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
+	flags.StringArrayVar(&agents, "nodeagent", nil, "run the agent of a node too, given as `NAME=unix:///path` of its container runtime; repeatable")
 	local.bind(flags)
 	return command
 }

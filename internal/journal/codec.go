@@ -67,7 +67,8 @@ func factID(what string, object *shiplogv1.ObjectRef, version string) string {
 // appendable says whether Append may take the entry; the other kinds are written under the fence or by the log itself.
 func appendable(entry *shiplogv1.Entry) error {
 	switch entry.GetKind().(type) {
-	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Vouched, *shiplogv1.Entry_Outcome:
+	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Vouched, *shiplogv1.Entry_Outcome,
+		*shiplogv1.Entry_NodeObserved:
 		return nil
 	}
 	return errors.New("only facts, vouches and outcomes are appended without a fence")

@@ -12,7 +12,7 @@ import (
 
 // FuzzDecode: decoding any bytes gives an entry or ErrUndecodable that names the sequence; what decodes encodes again.
 func FuzzDecode(f *testing.F) {
-	for _, e := range []proto.Message{fact("a", 1), gone("a", 1), outcome("a", 1, 1), vouch(), write("a"), wish("x", time.Unix(1, 2))} {
+	for _, e := range []proto.Message{fact("a", 1), gone("a", 1), outcome("a", 1, 1), vouch(), write("a"), wish("x", time.Unix(1, 2)), nodeFact("n", "a")} {
 		data, err := proto.Marshal(e)
 		check(f, err)
 		f.Add(data)

@@ -41,6 +41,7 @@ func TestContract(t *testing.T) {
 		{"WorkIsShared", limits{}, workIsShared},
 		{"OldWorkIsMarked", limits{}, oldWorkIsMarked},
 		{"LastOutcome", limits{}, lastOutcome},
+		{"NodeFacts", limits{}, nodeFacts},
 		{"Vacancy", limits{}, vacancy},
 		{"Full", limits{store: 1 << 20}, full},
 		{"TooLarge", limits{}, tooLarge},
@@ -639,6 +640,33 @@ func lastOutcome(t *testing.T, f *fixture) {
 	check(t, err)
 	if r == nil || r.Sequence != 2 || r.Entry.Cause != 2 || r.Time.IsZero() {
 		t.Errorf("last outcome is %+v", r)
+	}
+}
+
+// nodeFacts: each is kept, also one like another, and the newest of a node is found.
+func nodeFacts(t *testing.T, f *fixture) {
+	ctx := within(t)
+	if r, err := f.LastOfNode(ctx, "n.1"); err != nil || r != nil {
+		t.Fatalf("%v, %v", r, err)
+	}
+	entries := []*shiplogv1.Entry{nodeFact("n.1", "a"), nodeFact("n.1", "b"), nodeFact("n.1", "a"), nodeFact("n", "c"), fact("a", 1)}
+	last, err := f.Append(ctx, entries...)
+	check(t, err)
+	if last != uint64(len(entries)) {
+		t.Errorf("last at %d of %d: a node that is again as it was is a fact too", last, len(entries))
+	}
+	r, err := f.LastOfNode(ctx, "n.1")
+	check(t, err)
+	if r == nil || r.Sequence != 3 || !proto.Equal(r.Entry, entries[2]) || r.Subject != "shiplog.local.node.n%2E1.fact.runtime" {
+		t.Errorf("last of the node is %+v", r)
+	}
+	if _, err := f.Append(ctx, nodeFact("", "a")); err == nil {
+		t.Error("the fact of a node without a name was taken")
+	}
+	for i, r := range take(t, reads(t, f, From{}), len(entries)) {
+		if !proto.Equal(r.Entry, entries[i]) {
+			t.Errorf("position %d holds %v", r.Sequence, r.Entry)
+		}
 	}
 }
 

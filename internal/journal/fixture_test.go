@@ -195,6 +195,11 @@ func outcome(name string, cause uint64, attempt uint32) *shiplogv1.Entry {
 		Result: shiplogv1.Outcome_RESULT_APPLIED, Object: pod(name), Attempt: attempt}}}
 }
 
+func nodeFact(name, runtime string) *shiplogv1.Entry {
+	return &shiplogv1.Entry{Writer: "nodeagent/test", Skippable: true, Kind: &shiplogv1.Entry_NodeObserved{NodeObserved: &shiplogv1.NodeObserved{
+		Node: name, RuntimeName: runtime}}}
+}
+
 func vouch() *shiplogv1.Entry {
 	return &shiplogv1.Entry{Writer: "watcher/test", Kind: &shiplogv1.Entry_Vouched{Vouched: &shiplogv1.Vouched{}}}
 }

@@ -166,7 +166,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Duplicates = o.Retention
 	}
 	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
-		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>"} {
+		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceNode + ".>"} {
 		want.Subjects = append(want.Subjects, prefix+space)
 	}
 	stream, err := j.js.Stream(ctx, j.name)
@@ -262,11 +262,20 @@ func (j *logStream) subject(space string) string {
 }
 
 func (j *logStream) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error) {
-	subject := Address{Cluster: j.options.Cluster, Space: spaceOutcome, Object: object}.String()
+	return j.last(ctx, Address{Cluster: j.options.Cluster, Space: spaceOutcome, Object: object})
+}
+
+func (j *logStream) LastOfNode(ctx context.Context, node string) (*Record, error) {
+	return j.last(ctx, Address{Cluster: j.options.Cluster, Space: spaceNode, Node: node})
+}
+
+// last returns the newest entry at an address, or nil.
+func (j *logStream) last(ctx context.Context, at Address) (*Record, error) {
+	subject := at.String()
 	var found *jetstream.RawStreamMsg
 	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
 	defer cancel()
-	err := j.patiently(bounded, "read the last outcome at "+subject, func(ctx context.Context) (err error) {
+	err := j.patiently(bounded, "read the last entry at "+subject, func(ctx context.Context) (err error) {
 		found, err = j.stream.GetLastMsgForSubject(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -435,4 +436,20 @@ func TestListen(t *testing.T) {
 	}
 	wg.Wait()
 	take(t, reads(t, other, From{}), 2)
+}
+
+// TestOlderLog: a log that was made before nodes had a place in it takes their facts once it is opened to be kept.
+func TestOlderLog(t *testing.T) {
+	t.Parallel()
+	f := startExternal(t, limits{})
+	l := f.Journal.(*logStream)
+	config := l.stream.CachedInfo().Config
+	config.Subjects = slices.DeleteFunc(slices.Clone(config.Subjects), func(s string) bool { return s == l.subject(spaceNode+".>") })
+	_, err := l.js.UpdateStream(within(t), config)
+	check(t, err)
+	_, err = f.Append(within(t), nodeFact("n", "a"))
+	wantError(t, err, ErrUnavailable)
+	f.reopen(t)
+	_, err = f.Append(within(t), nodeFact("n", "a"))
+	check(t, err)
 }

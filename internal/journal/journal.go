@@ -69,7 +69,8 @@ type From struct {
 type Journal interface {
 	// Append stores facts, vouches and outcomes in the given order and returns the sequence of the last one. Each has an
 	// identity (a fact: UID and resource version; an outcome: its command and attempt), so appending it again, from here
-	// or from another process, within two minutes, stores nothing. If the log fails in the middle, a tail of the entries is
+	// or from another process, within two minutes, stores nothing. Vouches, and facts about a node, have none: a node may
+	// be twice as it was before. If the log fails in the middle, a tail of the entries is
 	// not stored; trying again may then store an entry after one that another process stored meanwhile. Errors: ErrFull,
 	// ErrUnavailable, ErrTooLarge (nothing was appended).
 	Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error)
@@ -92,6 +93,9 @@ type Journal interface {
 
 	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
 	LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
+
+	// LastOfNode returns the newest NodeObserved of a node, or nil when the log holds none.
+	LastOfNode(ctx context.Context, node string) (*Record, error)
 
 	// Compact replaces the compacted view: it holds exactly the entries up to and including at that live says yes to, and
 	// the entry at itself. live is called with rising sequences.

@@ -266,11 +266,20 @@ func (m *Memory) from(sequence uint64) []raw {
 }
 
 func (m *Memory) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error) {
-	subject := Address{Cluster: "local", Space: spaceOutcome, Object: object}.String()
+	return m.lastAt(ctx, Address{Cluster: "local", Space: spaceOutcome, Object: object})
+}
+
+func (m *Memory) LastOfNode(ctx context.Context, node string) (*Record, error) {
+	return m.lastAt(ctx, Address{Cluster: "local", Space: spaceNode, Node: node})
+}
+
+// lastAt returns the newest entry at an address, or nil.
+func (m *Memory) lastAt(ctx context.Context, at Address) (*Record, error) {
+	subject := at.String()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.reachable(ctx); err != nil {
-		return nil, fmt.Errorf("read the last outcome at %s: %w", subject, err)
+		return nil, fmt.Errorf("read the last entry at %s: %w", subject, err)
 	}
 	for i := len(m.messages) - 1; i >= 0; i-- {
 		if m.messages[i].subject == subject {

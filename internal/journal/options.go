@@ -39,7 +39,7 @@ type Options struct {
 
 	// Durability; default Fast.
 	Durability Durability
-	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read.
+	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read and for node agents.
 	AsIs bool
 	// Retention is for how long entries are kept; 0: for ever.
 	Retention time.Duration

@@ -20,6 +20,7 @@ const (
 	spaceTick    = "tick"  // tick.ID
 	spaceOutcome = "out"   // out.GROUP.RESOURCE.NAMESPACE.NAME
 	spaceFence   = "fence" // fence.planner
+	spaceNode    = "node"  // node.NODE.fact.runtime: one node and its agent, apart so that a permission can name them
 	// spaceLead is outside the stream: it carries the heartbeats of leaders.
 	spaceLead = "lead"
 )
@@ -27,6 +28,7 @@ const (
 const (
 	root        = "shiplog"
 	fenceHolder = "planner"
+	nodeRuntime = "fact.runtime"
 	coreToken   = "core"
 	emptyToken  = "_"
 
@@ -38,7 +40,7 @@ const (
 type Address struct {
 	// Cluster token, decoded.
 	Cluster string
-	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out or fence.
+	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence or node.
 	Space string
 	// Shard of a cmd subject.
 	Shard uint32
@@ -46,6 +48,8 @@ type Address struct {
 	Object *shiplogv1.ObjectRef
 	// ID of a tick or of the wish that a wake subject remembers.
 	ID string
+	// Node of a node subject.
+	Node string
 }
 
 // SubjectOf returns the subject that entry has in the log of cluster, whose commands are spread over shards (at least 1).
@@ -72,6 +76,10 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 		a.Space, a.Object = spaceOutcome, kind.Outcome.GetObject()
 	case *shiplogv1.Entry_FenceRaised:
 		a.Space = spaceFence
+	case *shiplogv1.Entry_NodeObserved:
+		if a.Space, a.Node = spaceNode, kind.NodeObserved.GetNode(); a.Node == "" {
+			return "", errors.New("the fact of a node names no node")
+		}
 	default:
 		return "", errors.New("the entry is of no kind that has a subject")
 	}
@@ -111,6 +119,9 @@ func (a Address) String() string {
 		writeToken(&b, a.ID)
 	case spaceFence:
 		b.WriteString("." + fenceHolder)
+	case spaceNode:
+		writeToken(&b, a.Node)
+		b.WriteString("." + nodeRuntime)
 	}
 	return b.String()
 }
@@ -140,6 +151,14 @@ func ParseSubject(subject string) (Address, error) {
 	case spaceFence:
 		if len(rest) != 1 || rest[0] != fenceHolder {
 			return fail("not the planner's fence")
+		}
+		return a, nil
+	case spaceNode:
+		if len(rest) != 3 || strings.Join(rest[1:], ".") != nodeRuntime {
+			return fail("not a fact about a node's runtime")
+		}
+		if a.Node, err = decodeToken(rest[0]); err != nil {
+			return fail(err.Error())
 		}
 		return a, nil
 	case spaceTick, spaceWake:

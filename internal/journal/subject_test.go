@@ -35,18 +35,23 @@ func TestSubjects(t *testing.T) {
 		"shiplog.local.tick.a%2Fb":              with(&shiplogv1.Ticked{Id: "a/b"}),
 		"shiplog.local.vouch":                   vouch(),
 		"shiplog.local.fence.planner":           {Kind: &shiplogv1.Entry_FenceRaised{}},
+		"shiplog.local.node.n%2E1.fact.runtime": nodeFact("n.1", "containerd"),
 	} {
 		got, err := SubjectOf("local", 1, entry)
 		if err != nil || got != want {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	}
-	if s, err := SubjectOf("local", 1, &shiplogv1.Entry{}); err == nil {
-		t.Errorf("an entry of no kind has subject %q", s)
+	for what, entry := range map[string]*shiplogv1.Entry{"no kind": {}, "no node": nodeFact("", "containerd")} {
+		if s, err := SubjectOf("local", 1, entry); err == nil {
+			t.Errorf("an entry of %s has subject %q", what, s)
+		}
 	}
 	for _, bad := range []string{"", "shiplog", "shiplog.local", "other.local.vouch", "shiplog.local.vouch.x", "shiplog.local.fence.other", "shiplog.local.tick",
 		"shiplog.local.cmd", "shiplog.local.cmd.x.a.b.c.d", "shiplog.local.cmd.01.a.b.c.d", "shiplog.local.fact.a.b.c", "shiplog.local.fact.a.b.c.d.e",
-		"shiplog.local.fact.a.b.c.", "shiplog.local.fact.a.b.c.%", "shiplog.local.fact.a.b.c.%zz", "shiplog.local.fact.a.b.c.x_y", "shiplog.local.event.x"} {
+		"shiplog.local.fact.a.b.c.", "shiplog.local.fact.a.b.c.%", "shiplog.local.fact.a.b.c.%zz", "shiplog.local.fact.a.b.c.x_y", "shiplog.local.event.x",
+		"shiplog.local.node.n", "shiplog.local.node.n.fact", "shiplog.local.node.n.cmd.runtime", "shiplog.local.node.n.fact.runtime.x",
+		"shiplog.local.node.%.fact.runtime"} {
 		if a, err := ParseSubject(bad); err == nil {
 			t.Errorf("%q parses as %+v", bad, a)
 		}
@@ -101,6 +106,13 @@ func FuzzSubject(f *testing.F) {
 			if back, err := ParseSubject(tick.String()); err != nil || back.ID != n1 || back.Cluster != g1 {
 				t.Fatalf("%q reads back as %+v, %v", tick, back, err)
 			}
+		}
+		node, other := Address{Cluster: g1, Space: spaceNode, Node: n1}, Address{Cluster: g1, Space: spaceNode, Node: n2}
+		if back, err := ParseSubject(node.String()); err != nil || back.Node != n1 || back.Cluster != g1 || back.Space != spaceNode {
+			t.Fatalf("%q reads back as %+v, %v", node, back, err)
+		}
+		if (node.String() == other.String()) != (n1 == n2) {
+			t.Fatalf("%q and %q, same node: %v", node, other, n1 == n2)
 		}
 	})
 }

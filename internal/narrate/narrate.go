@@ -18,6 +18,10 @@ func Entry(entry *shiplogv1.Entry) string {
 		return fmt.Sprintf("fact     %s at version %s", world.RefOf(kind.ObjectObserved.GetObject()), kind.ObjectObserved.GetResourceVersion())
 	case *shiplogv1.Entry_ObjectDeleted:
 		return fmt.Sprintf("fact     %s is gone", world.RefOf(kind.ObjectDeleted.GetObject()))
+	case *shiplogv1.Entry_NodeObserved:
+		seen := kind.NodeObserved
+		return fmt.Sprintf("fact     node/%s has %d containers and %d images in %s %s", seen.GetNode(), len(seen.GetContainers()), len(seen.GetImages()),
+			seen.GetRuntimeName(), seen.GetRuntimeVersion())
 	case *shiplogv1.Entry_Vouched:
 		return fmt.Sprintf("vouch    facts were complete %s before", kind.Vouched.GetAge().AsDuration().Round(time.Millisecond))
 	case *shiplogv1.Entry_Ticked:

@@ -28,6 +28,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RuntimeContainer_State int32
+
+const (
+	RuntimeContainer_STATE_UNSPECIFIED RuntimeContainer_State = 0
+	RuntimeContainer_STATE_CREATED     RuntimeContainer_State = 1
+	RuntimeContainer_STATE_RUNNING     RuntimeContainer_State = 2
+	RuntimeContainer_STATE_EXITED      RuntimeContainer_State = 3
+	// The runtime does not know.
+	RuntimeContainer_STATE_UNKNOWN RuntimeContainer_State = 4
+)
+
+// Enum value maps for RuntimeContainer_State.
+var (
+	RuntimeContainer_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_CREATED",
+		2: "STATE_RUNNING",
+		3: "STATE_EXITED",
+		4: "STATE_UNKNOWN",
+	}
+	RuntimeContainer_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_CREATED":     1,
+		"STATE_RUNNING":     2,
+		"STATE_EXITED":      3,
+		"STATE_UNKNOWN":     4,
+	}
+)
+
+func (x RuntimeContainer_State) Enum() *RuntimeContainer_State {
+	p := new(RuntimeContainer_State)
+	*p = x
+	return p
+}
+
+func (x RuntimeContainer_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RuntimeContainer_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_shiplog_v1_entry_proto_enumTypes[0].Descriptor()
+}
+
+func (RuntimeContainer_State) Type() protoreflect.EnumType {
+	return &file_shiplog_v1_entry_proto_enumTypes[0]
+}
+
+func (x RuntimeContainer_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RuntimeContainer_State.Descriptor instead.
+func (RuntimeContainer_State) EnumDescriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9, 0}
+}
+
 type PatchObject_Type int32
 
 const (
@@ -67,11 +123,11 @@ func (x PatchObject_Type) String() string {
 }
 
 func (PatchObject_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_shiplog_v1_entry_proto_enumTypes[0].Descriptor()
+	return file_shiplog_v1_entry_proto_enumTypes[1].Descriptor()
 }
 
 func (PatchObject_Type) Type() protoreflect.EnumType {
-	return &file_shiplog_v1_entry_proto_enumTypes[0]
+	return &file_shiplog_v1_entry_proto_enumTypes[1]
 }
 
 func (x PatchObject_Type) Number() protoreflect.EnumNumber {
@@ -80,7 +136,7 @@ func (x PatchObject_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchObject_Type.Descriptor instead.
 func (PatchObject_Type) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Outcome_Result int32
@@ -122,11 +178,11 @@ func (x Outcome_Result) String() string {
 }
 
 func (Outcome_Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_shiplog_v1_entry_proto_enumTypes[1].Descriptor()
+	return file_shiplog_v1_entry_proto_enumTypes[2].Descriptor()
 }
 
 func (Outcome_Result) Type() protoreflect.EnumType {
-	return &file_shiplog_v1_entry_proto_enumTypes[1]
+	return &file_shiplog_v1_entry_proto_enumTypes[2]
 }
 
 func (x Outcome_Result) Number() protoreflect.EnumNumber {
@@ -135,7 +191,7 @@ func (x Outcome_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Result.Descriptor instead.
 func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Entry is one message of the log. Its sequence number and time are those that the log gave it on arrival and are not
@@ -159,6 +215,7 @@ type Entry struct {
 	//	*Entry_ObjectDeleted
 	//	*Entry_Vouched
 	//	*Entry_Ticked
+	//	*Entry_NodeObserved
 	//	*Entry_Command
 	//	*Entry_Outcome
 	//	*Entry_FenceRaised
@@ -275,6 +332,15 @@ func (x *Entry) GetTicked() *Ticked {
 	return nil
 }
 
+func (x *Entry) GetNodeObserved() *NodeObserved {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_NodeObserved); ok {
+			return x.NodeObserved
+		}
+	}
+	return nil
+}
+
 func (x *Entry) GetCommand() *Command {
 	if x != nil {
 		if x, ok := x.Kind.(*Entry_Command); ok {
@@ -322,6 +388,10 @@ type Entry_Ticked struct {
 	Ticked *Ticked `protobuf:"bytes,13,opt,name=ticked,proto3,oneof"`
 }
 
+type Entry_NodeObserved struct {
+	NodeObserved *NodeObserved `protobuf:"bytes,14,opt,name=node_observed,json=nodeObserved,proto3,oneof"`
+}
+
 type Entry_Command struct {
 	Command *Command `protobuf:"bytes,20,opt,name=command,proto3,oneof"`
 }
@@ -341,6 +411,8 @@ func (*Entry_ObjectDeleted) isEntry_Kind() {}
 func (*Entry_Vouched) isEntry_Kind() {}
 
 func (*Entry_Ticked) isEntry_Kind() {}
+
+func (*Entry_NodeObserved) isEntry_Kind() {}
 
 func (*Entry_Command) isEntry_Kind() {}
 
@@ -727,6 +799,312 @@ func (x *Ticked) GetDue() *timestamppb.Timestamp {
 	return nil
 }
 
+// NodeObserved is a fact: what the container runtime of a node has. Each holds the whole state; a later one of the same node
+// replaces it. Written by the node agent, skippable, and only when something differs from the one before.
+type NodeObserved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Node object.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Boot of the machine, as the kernel names it; another one after each boot. Empty where it cannot be read.
+	BootId string `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// Name and version that the runtime gives itself, for example "containerd" and "v2.1.4".
+	RuntimeName    string `protobuf:"bytes,3,opt,name=runtime_name,json=runtimeName,proto3" json:"runtime_name,omitempty"`
+	RuntimeVersion string `protobuf:"bytes,4,opt,name=runtime_version,json=runtimeVersion,proto3" json:"runtime_version,omitempty"`
+	// Sorted by id.
+	Images []*RuntimeImage `protobuf:"bytes,5,rep,name=images,proto3" json:"images,omitempty"`
+	// Running or not, attempts that ended included as long as the runtime keeps them. Sorted by Pod namespace, Pod name, name,
+	// attempt and id.
+	Containers    []*RuntimeContainer `protobuf:"bytes,6,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeObserved) Reset() {
+	*x = NodeObserved{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeObserved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeObserved) ProtoMessage() {}
+
+func (x *NodeObserved) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeObserved.ProtoReflect.Descriptor instead.
+func (*NodeObserved) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeObserved) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeObserved) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *NodeObserved) GetRuntimeName() string {
+	if x != nil {
+		return x.RuntimeName
+	}
+	return ""
+}
+
+func (x *NodeObserved) GetRuntimeVersion() string {
+	if x != nil {
+		return x.RuntimeVersion
+	}
+	return ""
+}
+
+func (x *NodeObserved) GetImages() []*RuntimeImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *NodeObserved) GetContainers() []*RuntimeContainer {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// RuntimeImage is an image that a node's runtime holds.
+type RuntimeImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime's identity of the image: the digest of its configuration.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Names with tags, for example "docker.io/library/nginx:1.27". Sorted.
+	Tags []string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Names with digests, for example "docker.io/library/nginx@sha256:...". Sorted.
+	Digests []string `protobuf:"bytes,3,rep,name=digests,proto3" json:"digests,omitempty"`
+	// Bytes on disk, by the runtime's account.
+	SizeBytes     uint64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuntimeImage) Reset() {
+	*x = RuntimeImage{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeImage) ProtoMessage() {}
+
+func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeImage.ProtoReflect.Descriptor instead.
+func (*RuntimeImage) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RuntimeImage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RuntimeImage) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *RuntimeImage) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *RuntimeImage) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+// RuntimeContainer is a container of a Pod as a node's runtime has it.
+type RuntimeContainer struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	PodNamespace string                 `protobuf:"bytes,1,opt,name=pod_namespace,json=podNamespace,proto3" json:"pod_namespace,omitempty"`
+	PodName      string                 `protobuf:"bytes,2,opt,name=pod_name,json=podName,proto3" json:"pod_name,omitempty"`
+	PodUid       string                 `protobuf:"bytes,3,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	// Name in the Pod's spec.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// The runtime's identity of the container, without the scheme that Pod status puts in front.
+	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	// Image by the name that the Pod's spec gives it, where the runtime remembers that; else by a name that the runtime has
+	// for it; else by its id.
+	Image string `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"`
+	// RuntimeImage.id that it runs.
+	ImageId string                 `protobuf:"bytes,7,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
+	State   RuntimeContainer_State `protobuf:"varint,8,opt,name=state,proto3,enum=shiplog.v1.RuntimeContainer_State" json:"state,omitempty"`
+	// How many containers of this name the Pod had before, by the kubelet's count.
+	Attempt   uint32                 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Absent: not started, or the runtime does not say.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// The kubelet's hash of the container's spec at creation. 0: the kubelet left none.
+	PlainHash     uint64 `protobuf:"varint,12,opt,name=plain_hash,json=plainHash,proto3" json:"plain_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuntimeContainer) Reset() {
+	*x = RuntimeContainer{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeContainer) ProtoMessage() {}
+
+func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeContainer.ProtoReflect.Descriptor instead.
+func (*RuntimeContainer) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RuntimeContainer) GetPodNamespace() string {
+	if x != nil {
+		return x.PodNamespace
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetPodName() string {
+	if x != nil {
+		return x.PodName
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetPodUid() string {
+	if x != nil {
+		return x.PodUid
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetImageId() string {
+	if x != nil {
+		return x.ImageId
+	}
+	return ""
+}
+
+func (x *RuntimeContainer) GetState() RuntimeContainer_State {
+	if x != nil {
+		return x.State
+	}
+	return RuntimeContainer_STATE_UNSPECIFIED
+}
+
+func (x *RuntimeContainer) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *RuntimeContainer) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *RuntimeContainer) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *RuntimeContainer) GetPlainHash() uint64 {
+	if x != nil {
+		return x.PlainHash
+	}
+	return 0
+}
+
 // Command is one effect to perform, complete in itself: one API write, or one wish for a tick. Written by the planner only,
 // under its fence. Its identity is (cause, index).
 type Command struct {
@@ -753,7 +1131,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1143,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1156,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Command) GetIndex() uint32 {
@@ -900,7 +1278,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1290,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1303,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reason) GetCode() string {
@@ -953,7 +1331,7 @@ type CreateObject struct {
 
 func (x *CreateObject) Reset() {
 	*x = CreateObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1343,7 @@ func (x *CreateObject) String() string {
 func (*CreateObject) ProtoMessage() {}
 
 func (x *CreateObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1356,7 @@ func (x *CreateObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateObject.ProtoReflect.Descriptor instead.
 func (*CreateObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateObject) GetJson() []byte {
@@ -1001,7 +1379,7 @@ type PatchObject struct {
 
 func (x *PatchObject) Reset() {
 	*x = PatchObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1391,7 @@ func (x *PatchObject) String() string {
 func (*PatchObject) ProtoMessage() {}
 
 func (x *PatchObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1404,7 @@ func (x *PatchObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchObject.ProtoReflect.Descriptor instead.
 func (*PatchObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PatchObject) GetType() PatchObject_Type {
@@ -1061,7 +1439,7 @@ type DeleteObject struct {
 
 func (x *DeleteObject) Reset() {
 	*x = DeleteObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1451,7 @@ func (x *DeleteObject) String() string {
 func (*DeleteObject) ProtoMessage() {}
 
 func (x *DeleteObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1464,7 @@ func (x *DeleteObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObject.ProtoReflect.Descriptor instead.
 func (*DeleteObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteObject) GetGracePeriodSeconds() int64 {
@@ -1108,7 +1486,7 @@ type WakeAt struct {
 
 func (x *WakeAt) Reset() {
 	*x = WakeAt{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1498,7 @@ func (x *WakeAt) String() string {
 func (*WakeAt) ProtoMessage() {}
 
 func (x *WakeAt) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1511,7 @@ func (x *WakeAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeAt.ProtoReflect.Descriptor instead.
 func (*WakeAt) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WakeAt) GetId() string {
@@ -1172,7 +1550,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1562,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1575,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Outcome) GetResult() Outcome_Result {
@@ -1258,7 +1636,7 @@ type FenceRaised struct {
 
 func (x *FenceRaised) Reset() {
 	*x = FenceRaised{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1648,7 @@ func (x *FenceRaised) String() string {
 func (*FenceRaised) ProtoMessage() {}
 
 func (x *FenceRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1661,7 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
@@ -1291,7 +1669,7 @@ var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x04\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x04\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -1302,7 +1680,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	" \x01(\v2\x1a.shiplog.v1.ObjectObservedH\x00R\x0eobjectObserved\x12B\n" +
 	"\x0eobject_deleted\x18\v \x01(\v2\x19.shiplog.v1.ObjectDeletedH\x00R\robjectDeleted\x12/\n" +
 	"\avouched\x18\f \x01(\v2\x13.shiplog.v1.VouchedH\x00R\avouched\x12,\n" +
-	"\x06ticked\x18\r \x01(\v2\x12.shiplog.v1.TickedH\x00R\x06ticked\x12/\n" +
+	"\x06ticked\x18\r \x01(\v2\x12.shiplog.v1.TickedH\x00R\x06ticked\x12?\n" +
+	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12/\n" +
 	"\acommand\x18\x14 \x01(\v2\x13.shiplog.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aoutcome\x18\x15 \x01(\v2\x13.shiplog.v1.OutcomeH\x00R\aoutcome\x12<\n" +
 	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaisedB\x06\n" +
@@ -1330,7 +1709,45 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\"F\n" +
 	"\x06Ticked\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
-	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\x91\x03\n" +
+	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\xf7\x01\n" +
+	"\fNodeObserved\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12!\n" +
+	"\fruntime_name\x18\x03 \x01(\tR\vruntimeName\x12'\n" +
+	"\x0fruntime_version\x18\x04 \x01(\tR\x0eruntimeVersion\x120\n" +
+	"\x06images\x18\x05 \x03(\v2\x18.shiplog.v1.RuntimeImageR\x06images\x12<\n" +
+	"\n" +
+	"containers\x18\x06 \x03(\v2\x1c.shiplog.v1.RuntimeContainerR\n" +
+	"containers\"k\n" +
+	"\fRuntimeImage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x18\n" +
+	"\adigests\x18\x03 \x03(\tR\adigests\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\"\x94\x04\n" +
+	"\x10RuntimeContainer\x12#\n" +
+	"\rpod_namespace\x18\x01 \x01(\tR\fpodNamespace\x12\x19\n" +
+	"\bpod_name\x18\x02 \x01(\tR\apodName\x12\x17\n" +
+	"\apod_uid\x18\x03 \x01(\tR\x06podUid\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x06 \x01(\tR\x05image\x12\x19\n" +
+	"\bimage_id\x18\a \x01(\tR\aimageId\x128\n" +
+	"\x05state\x18\b \x01(\x0e2\".shiplog.v1.RuntimeContainer.StateR\x05state\x12\x18\n" +
+	"\aattempt\x18\t \x01(\rR\aattempt\x129\n" +
+	"\n" +
+	"created_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
+	"\n" +
+	"started_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1d\n" +
+	"\n" +
+	"plain_hash\x18\f \x01(\x04R\tplainHash\"i\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTATE_CREATED\x10\x01\x12\x11\n" +
+	"\rSTATE_RUNNING\x10\x02\x12\x10\n" +
+	"\fSTATE_EXITED\x10\x03\x12\x11\n" +
+	"\rSTATE_UNKNOWN\x10\x04\"\x91\x03\n" +
 	"\aCommand\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12*\n" +
 	"\x06reason\x18\x02 \x01(\v2\x12.shiplog.v1.ReasonR\x06reason\x12-\n" +
@@ -1391,59 +1808,69 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 	return file_shiplog_v1_entry_proto_rawDescData
 }
 
-var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shiplog_v1_entry_proto_goTypes = []any{
-	(PatchObject_Type)(0),         // 0: shiplog.v1.PatchObject.Type
-	(Outcome_Result)(0),           // 1: shiplog.v1.Outcome.Result
-	(*Entry)(nil),                 // 2: shiplog.v1.Entry
-	(*ObjectRef)(nil),             // 3: shiplog.v1.ObjectRef
-	(*ObjectObserved)(nil),        // 4: shiplog.v1.ObjectObserved
-	(*ObjectDeleted)(nil),         // 5: shiplog.v1.ObjectDeleted
-	(*Vouched)(nil),               // 6: shiplog.v1.Vouched
-	(*Completeness)(nil),          // 7: shiplog.v1.Completeness
-	(*Ticked)(nil),                // 8: shiplog.v1.Ticked
-	(*Command)(nil),               // 9: shiplog.v1.Command
-	(*Reason)(nil),                // 10: shiplog.v1.Reason
-	(*CreateObject)(nil),          // 11: shiplog.v1.CreateObject
-	(*PatchObject)(nil),           // 12: shiplog.v1.PatchObject
-	(*DeleteObject)(nil),          // 13: shiplog.v1.DeleteObject
-	(*WakeAt)(nil),                // 14: shiplog.v1.WakeAt
-	(*Outcome)(nil),               // 15: shiplog.v1.Outcome
-	(*FenceRaised)(nil),           // 16: shiplog.v1.FenceRaised
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
+	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
+	(Outcome_Result)(0),           // 2: shiplog.v1.Outcome.Result
+	(*Entry)(nil),                 // 3: shiplog.v1.Entry
+	(*ObjectRef)(nil),             // 4: shiplog.v1.ObjectRef
+	(*ObjectObserved)(nil),        // 5: shiplog.v1.ObjectObserved
+	(*ObjectDeleted)(nil),         // 6: shiplog.v1.ObjectDeleted
+	(*Vouched)(nil),               // 7: shiplog.v1.Vouched
+	(*Completeness)(nil),          // 8: shiplog.v1.Completeness
+	(*Ticked)(nil),                // 9: shiplog.v1.Ticked
+	(*NodeObserved)(nil),          // 10: shiplog.v1.NodeObserved
+	(*RuntimeImage)(nil),          // 11: shiplog.v1.RuntimeImage
+	(*RuntimeContainer)(nil),      // 12: shiplog.v1.RuntimeContainer
+	(*Command)(nil),               // 13: shiplog.v1.Command
+	(*Reason)(nil),                // 14: shiplog.v1.Reason
+	(*CreateObject)(nil),          // 15: shiplog.v1.CreateObject
+	(*PatchObject)(nil),           // 16: shiplog.v1.PatchObject
+	(*DeleteObject)(nil),          // 17: shiplog.v1.DeleteObject
+	(*WakeAt)(nil),                // 18: shiplog.v1.WakeAt
+	(*Outcome)(nil),               // 19: shiplog.v1.Outcome
+	(*FenceRaised)(nil),           // 20: shiplog.v1.FenceRaised
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
-	4,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
-	5,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
-	6,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
-	8,  // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
-	9,  // 4: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
-	15, // 5: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
-	16, // 6: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	3,  // 7: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	3,  // 8: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	7,  // 9: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	17, // 10: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	18, // 11: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	10, // 12: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	3,  // 13: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	11, // 14: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	12, // 15: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	13, // 16: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	14, // 17: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	0,  // 18: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	18, // 19: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	1,  // 20: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	3,  // 21: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	10, // 22: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	17, // 23: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
+	6,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
+	7,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
+	9,  // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
+	10, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
+	13, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
+	19, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
+	20, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
+	4,  // 8: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	4,  // 9: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	8,  // 10: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	21, // 11: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	22, // 12: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	11, // 13: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	12, // 14: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 15: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	22, // 16: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	22, // 17: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	14, // 18: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	4,  // 19: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	15, // 20: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	16, // 21: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	17, // 22: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	18, // 23: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	1,  // 24: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	22, // 25: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	2,  // 26: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	4,  // 27: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	14, // 28: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	21, // 29: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -1456,24 +1883,25 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_ObjectDeleted)(nil),
 		(*Entry_Vouched)(nil),
 		(*Entry_Ticked)(nil),
+		(*Entry_NodeObserved)(nil),
 		(*Entry_Command)(nil),
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[7].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[10].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Patch)(nil),
 		(*Command_Delete)(nil),
 		(*Command_WakeAt)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[11].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   15,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

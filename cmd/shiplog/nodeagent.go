@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/nodeagent"
+	"shiplog.dev/services/nodeagent/cri"
+)
+
+// node is a node on which an agent runs, and how to reach its container runtime.
+type node struct{ name, endpoint string }
+
+// check says what is wrong with a node that was named by a flag.
+func (n node) check(flag string) error {
+	if n.name == "" {
+		return usageError{fmt.Errorf("%s: the node has no name", flag)}
+	}
+	if err := cri.Check(n.endpoint); err != nil {
+		return usageError{fmt.Errorf("%s: reach the container runtime of node %s: %w", flag, n.name, err)}
+	}
+	return nil
+}
+
+// service returns the agent of the node. waited says whether readiness waits for it.
+func (n node) service(waited bool) service {
+	return service{name: "nodeagent", run: func(ctx context.Context, s surroundings) error {
+		options := nodeagent.Options{
+			Node: n.name, Endpoint: n.endpoint, Journal: s.journal, Logger: s.logger.With().Str("node", n.name).Logger(),
+			Registry: prometheus.WrapRegistererWith(prometheus.Labels{"node": n.name}, s.registry),
+			Writer:   writer("nodeagent"), Version: version(),
+		}
+		if waited {
+			options.Ready = s.health.ready("nodeagent")
+		}
+		return nodeagent.Run(ctx, options)
+	}}
+}
+
+// nodesOf reads the flag that names several, each NAME=unix:///path.
+func nodesOf(flag string, values []string) ([]node, error) {
+	var nodes []node
+	for _, value := range values {
+		name, endpoint, is := strings.Cut(value, "=")
+		if !is {
+			return nil, usageError{fmt.Errorf("%s %q is not of the form NAME=unix:///path", flag, value)}
+		}
+		if slices.ContainsFunc(nodes, func(n node) bool { return n.name == name }) {
+			return nil, usageError{fmt.Errorf("%s names node %s twice", flag, name)}
+		}
+		one := node{name, endpoint}
+		if err := one.check(flag); err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, one)
+	}
+	return nodes, nil
+}
+
+// nodeagentCommand runs the agent of one node. It needs the log and the node's container runtime, and no Kubernetes.
+func nodeagentCommand() *cobra.Command {
+	var connect connection
+	var own node
+	var listen string
+	command := &cobra.Command{
+		Use: "nodeagent", Short: "Report what really runs on a node", Args: noArguments,
+		Long: `The node agent looks at the container runtime of its node and appends a fact whenever its containers or images are
+others than the log says. It holds no Kubernetes credentials: it gets the runtime's socket and the log, which must exist.`,
+		Example: `  # On a node, with the runtime where it usually listens:
+  shiplog nodeagent --nats-url nats://nats-0:4222,nats://nats-1:4222
+
+  # In a container, with the name of the node and the socket given:
+  shiplog nodeagent --nats-url nats://nats:4222 --node "$NODE_NAME" --cri unix:///host/run/containerd/containerd.sock`,
+		RunE: func(command *cobra.Command, _ []string) error {
+			ctx := command.Context()
+			logger, err := connect.logger()
+			if err != nil {
+				return err
+			}
+			if connect.natsURL == "" {
+				return usageError{errors.New("--nats-url is required: a service that runs alone shares the log with the others")}
+			}
+			if own.name == "" {
+				host, err := os.Hostname()
+				if err != nil {
+					return usageError{fmt.Errorf("name the node with --node: %w", err)}
+				}
+				own.name = strings.ToLower(host) // as the kubelet does
+			}
+			if own.endpoint == "" {
+				if own.endpoint = cri.Find(); own.endpoint == "" {
+					return usageError{fmt.Errorf("no container runtime at %s: give its socket with --cri", strings.Join(cri.WellKnown, ", "))}
+				}
+			}
+			if err := own.check("--cri"); err != nil {
+				return err
+			}
+			// How the log is kept is for the others to say.
+			log, err := journal.Open(ctx, journal.Options{
+				URL: connect.natsURL, Cluster: connect.cluster, AsIs: true, Log: logger.With().Str("service", "log").Logger(),
+			})
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			health := newHealth()
+			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("reporting")
+			return serve(ctx, surroundings{nil, log, logger, health.registry, health}, listen, own.service(true))
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&own.name, "node", "", "`NAME` of the node (default: the host's name)")
+	flags.StringVar(&own.endpoint, "cri", "", "`SOCKET` of the container runtime, as unix:///path (default: the first that exists of "+strings.Join(cri.WellKnown, ", ")+")")
+	connect.bindLogAddress(flags)
+	connect.bindLogging(flags)
+	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
+	return command
+}

@@ -1,0 +1,150 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// fakeRuntime is a container runtime in memory behind a real socket.
+type fakeRuntime struct {
+	runtimev1.UnimplementedRuntimeServiceServer
+	runtimev1.UnimplementedImageServiceServer
+	socket, version string
+	server          *grpc.Server
+
+	mu         sync.Mutex
+	count      int
+	containers map[string]*runtimev1.Container // by Pod
+	images     []*runtimev1.Image
+	listeners  []chan struct{}
+	streams    int
+	asked      int // for the status of a container
+}
+
+// startFake starts one of a version; from 2 on it tells everybody of its events.
+func startFake(t *testing.T, version string) *fakeRuntime {
+	dir, err := os.MkdirTemp("", "cri") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f := &fakeRuntime{socket: filepath.Join(dir, "s"), version: version, containers: map[string]*runtimev1.Container{}}
+	f.up(t)
+	t.Cleanup(f.down)
+	return f
+}
+
+func (f *fakeRuntime) endpoint() string { return "unix://" + f.socket }
+
+func (f *fakeRuntime) up(t *testing.T) {
+	listener, err := net.Listen("unix", f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.server = grpc.NewServer()
+	runtimev1.RegisterRuntimeServiceServer(f.server, f)
+	runtimev1.RegisterImageServiceServer(f.server, f)
+	go func() { _ = f.server.Serve(listener) }()
+}
+
+func (f *fakeRuntime) down() { f.server.Stop() }
+
+func (f *fakeRuntime) restart(t *testing.T) {
+	f.down()
+	time.Sleep(500 * time.Millisecond)
+	f.up(t)
+}
+
+func (f *fakeRuntime) run(_ *testing.T, pod string) {
+	f.change(func() {
+		f.count++
+		f.images = []*runtimev1.Image{{Id: "sha256:1", RepoTags: []string{image}, RepoDigests: []string{"docker.io/library/app@sha256:2"}, Size: 7}}
+		f.containers[pod] = &runtimev1.Container{
+			Id: fmt.Sprint("c", f.count), Metadata: &runtimev1.ContainerMetadata{Name: containerName}, Image: &runtimev1.ImageSpec{Image: "sha256:1"},
+			ImageRef: "sha256:1", State: runtimev1.ContainerState_CONTAINER_RUNNING, CreatedAt: time.Now().UnixNano(),
+			Labels: map[string]string{
+				"io.kubernetes.pod.name": pod, "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": "uid-" + pod,
+			},
+			Annotations: map[string]string{"io.kubernetes.container.hash": "69fd", "io.kubernetes.container.restartCount": "0"},
+		}
+	})
+}
+
+func (f *fakeRuntime) remove(_ *testing.T, pod string) {
+	f.change(func() { delete(f.containers, pod) })
+}
+
+// change changes what there is and tells the listeners.
+func (f *fakeRuntime) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
+	for _, listener := range f.listeners {
+		select {
+		case listener <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *fakeRuntime) Version(context.Context, *runtimev1.VersionRequest) (*runtimev1.VersionResponse, error) {
+	return &runtimev1.VersionResponse{RuntimeName: "containerd", RuntimeVersion: f.version}, nil
+}
+
+func (f *fakeRuntime) ListImages(context.Context, *runtimev1.ListImagesRequest) (*runtimev1.ListImagesResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &runtimev1.ListImagesResponse{Images: f.images}, nil
+}
+
+// ListContainers answers in the order of a map: none.
+func (f *fakeRuntime) ListContainers(context.Context, *runtimev1.ListContainersRequest) (*runtimev1.ListContainersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &runtimev1.ListContainersResponse{Containers: slices.Collect(maps.Values(f.containers))}, nil
+}
+
+func (f *fakeRuntime) ContainerStatus(_ context.Context, request *runtimev1.ContainerStatusRequest) (*runtimev1.ContainerStatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	for _, container := range f.containers { // at most one matches
+		if container.Id == request.ContainerId {
+			return &runtimev1.ContainerStatusResponse{Status: &runtimev1.ContainerStatus{
+				Id: container.Id, StartedAt: container.CreatedAt + 1, Image: &runtimev1.ImageSpec{Image: image},
+			}}, nil
+		}
+	}
+	return nil, status.Error(codes.NotFound, "gone")
+}
+
+func (f *fakeRuntime) GetContainerEvents(_ *runtimev1.GetEventsRequest, stream grpc.ServerStreamingServer[runtimev1.ContainerEventResponse]) error {
+	heard := make(chan struct{}, 1)
+	f.mu.Lock()
+	f.listeners = append(f.listeners, heard)
+	f.streams++
+	f.mu.Unlock()
+	for {
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-heard:
+			if err := stream.Send(&runtimev1.ContainerEventResponse{}); err != nil {
+				return err
+			}
+		}
+	}
+}

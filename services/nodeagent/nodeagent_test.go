@@ -1,0 +1,367 @@
+package nodeagent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/integration/testbed"
+	"shiplog.dev/internal/journal"
+)
+
+// What the Pods of these tests run.
+const (
+	image         = "docker.io/library/app:v1"
+	containerName = "main"
+)
+
+// quick makes a look every 100 ms.
+var quick = pace{
+	period: 100 * time.Millisecond, settle: 20 * time.Millisecond, apart: 50 * time.Millisecond,
+	retry: 20 * time.Millisecond, retryMax: 200 * time.Millisecond,
+}
+
+// machine is a node under test: a runtime, and what makes it run Pods.
+type machine interface {
+	endpoint() string
+	// run starts a Pod of one container, remove ends it; the runtime may take a while to follow.
+	run(t *testing.T, pod string)
+	remove(t *testing.T, pod string)
+	// restart ends the runtime, without its containers, and starts it again.
+	restart(t *testing.T)
+}
+
+// TestContract runs the same behaviours against an imagined runtime and the containerd of a real node.
+func TestContract(t *testing.T) {
+	behaviours := []struct {
+		name string
+		run  func(*testing.T, machine)
+	}{
+		{"ReportsWhatRuns", reportsWhatRuns},
+		{"IdleAddsNothing", idleAddsNothing},
+		{"SurvivesTheRuntime", survivesTheRuntime},
+		{"SurvivesTheLog", survivesTheLog},
+	}
+	for name, start := range map[string]func(*testing.T) machine{
+		"imagined":   func(t *testing.T) machine { return startFake(t, "v2.1.0") },
+		"eventless":  func(t *testing.T) machine { return startFake(t, "1.6.20") },
+		"containerd": func(t *testing.T) machine { return startContainerd(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, behaviour := range behaviours {
+				t.Run(behaviour.name, func(t *testing.T) { behaviour.run(t, start(t)) })
+			}
+		})
+	}
+}
+
+// running is an agent at work.
+type running struct {
+	log  *journal.Memory
+	said *lines
+	// registry holds its metrics.
+	registry *prometheus.Registry
+	stop     func()
+}
+
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), what)
+}
+
+func start(t *testing.T, m machine, log *journal.Memory, pace pace) *running {
+	r := &running{log: log, said: &lines{}, registry: prometheus.NewRegistry()}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, Options{
+			Node: "node-1", Endpoint: m.endpoint(), Journal: log, Logger: zerolog.New(r.said), Registry: r.registry, Writer: "nodeagent/test", Version: "v1",
+		}, pace)
+	}()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("the agent does not stop")
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// metric returns the sum of a metric over its labels.
+func (r *running) metric(t *testing.T, name string) (sum float64) {
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, one := range family.GetMetric() {
+			if family.GetName() == name {
+				sum += one.GetCounter().GetValue() + one.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+func last(t *testing.T, log journal.Journal) *shiplogv1.Entry {
+	record, err := log.LastOfNode(t.Context(), "node-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if record == nil {
+		return nil
+	}
+	return record.Entry
+}
+
+// containerOf returns the only container of a Pod in the last fact, or nil.
+func containerOf(t *testing.T, log journal.Journal, pod string) (found *shiplogv1.RuntimeContainer) {
+	for _, container := range last(t, log).GetNodeObserved().GetContainers() {
+		if container.PodName == pod && container.PodNamespace == "default" {
+			if found != nil {
+				t.Errorf("two containers of Pod %s", pod)
+			}
+			found = container
+		}
+	}
+	return found
+}
+
+// wantRunning waits until the last fact says that a Pod runs.
+func wantRunning(t *testing.T, log journal.Journal, pod string) *shiplogv1.RuntimeContainer {
+	t.Helper()
+	testbed.Eventually(t, 30*time.Second, func() error {
+		if c := containerOf(t, log, pod); c.GetState() != shiplogv1.RuntimeContainer_STATE_RUNNING || c.GetStartedAt() == nil {
+			return fmt.Errorf("container of %s: %v", pod, c)
+		}
+		return nil
+	})
+	return containerOf(t, log, pod)
+}
+
+func wantGone(t *testing.T, log journal.Journal, pod string) {
+	t.Helper()
+	testbed.Eventually(t, 60*time.Second, func() error {
+		if c := containerOf(t, log, pod); c != nil {
+			return fmt.Errorf("container of %s: %v", pod, c)
+		}
+		return nil
+	})
+}
+
+// quiet waits until nothing was appended for a while, and returns the last sequence.
+func quiet(t *testing.T, log journal.Journal) uint64 {
+	t.Helper()
+	for range 60 {
+		before := end(t, log)
+		if time.Sleep(time.Second); end(t, log) == before && before > 0 {
+			return before
+		}
+	}
+	t.Fatal("facts keep coming")
+	return 0
+}
+
+func end(t *testing.T, log journal.Journal) uint64 {
+	state, err := log.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.LastSequence
+}
+
+func reportsWhatRuns(t *testing.T, m machine) {
+	log := journal.NewMemory(time.Now)
+	start(t, m, log, quick)
+	m.run(t, "reported")
+	c := wantRunning(t, log, "reported")
+	if c.Name != containerName || c.Id == "" || c.PodUid == "" || c.Image != image || c.ImageId == "" || c.Attempt != 0 || c.PlainHash == 0 ||
+		c.CreatedAt.AsTime().After(c.StartedAt.AsTime()) || time.Since(c.CreatedAt.AsTime()) > time.Minute {
+		t.Errorf("container %v", c)
+	}
+	entry := last(t, log)
+	seen := entry.GetNodeObserved()
+	if !entry.Skippable || entry.Writer != "nodeagent/test" || entry.WriterVersion != "v1" || seen.RuntimeName != "containerd" || seen.RuntimeVersion == "" {
+		t.Errorf("entry %v", entry)
+	}
+	found := false
+	for _, held := range seen.Images {
+		if held.Id == c.ImageId {
+			found = len(held.Tags) == 1 && held.Tags[0] == image && len(held.Digests) == 1 && held.SizeBytes > 0
+		}
+	}
+	if !found {
+		t.Errorf("image %s is not among %v", c.ImageId, seen.Images)
+	}
+	m.remove(t, "reported")
+	wantGone(t, log, "reported")
+}
+
+func idleAddsNothing(t *testing.T, m machine) {
+	log := journal.NewMemory(time.Now)
+	first := start(t, m, log, quick)
+	m.run(t, "idle-1")
+	m.run(t, "idle-2")
+	wantRunning(t, log, "idle-1")
+	wantRunning(t, log, "idle-2")
+	before, looks := quiet(t, log), first.metric(t, "shiplog_nodeagent_looks_total")
+	time.Sleep(3 * time.Second)
+	if more := first.metric(t, "shiplog_nodeagent_looks_total") - looks; more < 10 {
+		t.Errorf("%v looks", more)
+	}
+	first.stop()
+	again := start(t, m, log, quick)
+	testbed.Eventually(t, 10*time.Second, func() error {
+		if n := again.metric(t, "shiplog_nodeagent_looks_total"); n < 10 {
+			return fmt.Errorf("%v looks", n)
+		}
+		return nil
+	})
+	if after := end(t, log); after != before {
+		t.Errorf("%d facts about nothing: %v", after-before, last(t, log))
+	}
+	m.remove(t, "idle-1")
+	m.remove(t, "idle-2")
+	wantGone(t, log, "idle-1")
+	wantGone(t, log, "idle-2")
+}
+
+func survivesTheRuntime(t *testing.T, m machine) {
+	log := journal.NewMemory(time.Now)
+	agent := start(t, m, log, quick)
+	m.run(t, "before")
+	before := wantRunning(t, log, "before")
+	quiet(t, log)
+	m.restart(t)
+	testbed.Eventually(t, 30*time.Second, func() error {
+		if agent.metric(t, "shiplog_nodeagent_runtime_lost_total") != 1 || agent.metric(t, "shiplog_nodeagent_runtime_up") != 1 {
+			return errors.New("not lost and found")
+		}
+		return nil
+	})
+	m.run(t, "after")
+	wantRunning(t, log, "after")
+	if now := containerOf(t, log, "before"); now.GetId() != before.Id || now.GetState() != before.State {
+		t.Errorf("container %v, before the runtime started again %v", now, before)
+	}
+	if lost, found := agent.said.count("does not answer"), agent.said.count("answers again"); lost != 1 || found != 1 {
+		t.Errorf("lost was said %d times, found %d times", lost, found)
+	}
+	m.remove(t, "before")
+	m.remove(t, "after")
+	wantGone(t, log, "before")
+	wantGone(t, log, "after")
+}
+
+func survivesTheLog(t *testing.T, m machine) {
+	log := journal.NewMemory(time.Now)
+	log.SetDown(true)
+	agent := start(t, m, log, quick)
+	time.Sleep(100 * time.Millisecond)
+	log.SetDown(false)
+	testbed.Eventually(t, 5*time.Second, func() error {
+		if last(t, log) == nil {
+			return errors.New("nothing is reported")
+		}
+		return nil
+	})
+	quiet(t, log)
+	log.SetDown(true)
+	m.run(t, "unheard")
+	testbed.Eventually(t, 30*time.Second, func() error {
+		if agent.metric(t, "shiplog_nodeagent_append_failures_total") < 2 {
+			return errors.New("nothing is tried")
+		}
+		return nil
+	})
+	log.SetDown(false)
+	wantRunning(t, log, "unheard")
+	if said := agent.said.count("the log does not"); said != 2 {
+		t.Errorf("the trouble with the log was said %d times", said)
+	}
+	m.remove(t, "unheard")
+	wantGone(t, log, "unheard")
+}
+
+// slow looks every hour: what is reported was prompted.
+var slow = pace{period: time.Hour, settle: time.Millisecond, apart: time.Millisecond, retry: time.Millisecond, retryMax: 10 * time.Millisecond}
+
+func TestEventsPrompt(t *testing.T) {
+	t.Parallel()
+	f, log := startFake(t, "v2.1.0"), journal.NewMemory(time.Now)
+	start(t, f, log, slow)
+	for i := range 5 {
+		pod := fmt.Sprint("p", i)
+		f.run(t, pod)
+		wantRunning(t, log, pod)
+	}
+	f.restart(t)
+	f.run(t, "after")
+	wantRunning(t, log, "after")
+	if f.asked > 6+1 {
+		t.Errorf("the runtime was asked %d times for 6 containers", f.asked)
+	}
+}
+
+// TestEventsAreLeftToTheKubelet: an old containerd gives each event to one listener only.
+func TestEventsAreLeftToTheKubelet(t *testing.T) {
+	t.Parallel()
+	f, log := startFake(t, "v1.7.28"), journal.NewMemory(time.Now)
+	start(t, f, log, quick)
+	f.run(t, "p")
+	wantRunning(t, log, "p")
+	if f.streams != 0 {
+		t.Error("its events were taken")
+	}
+}
+
+func TestTooLargeIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	f, log := startFake(t, "v2.1.0"), journal.NewMemory(time.Now)
+	log.SetLimits(journal.MemoryLimits{EntryBytes: 100})
+	f.run(t, "p")
+	agent := start(t, f, log, quick)
+	time.Sleep(time.Second)
+	if failed := agent.metric(t, "shiplog_nodeagent_append_failures_total"); failed != 1 {
+		t.Errorf("%v appends failed", failed)
+	}
+	log.SetLimits(journal.MemoryLimits{})
+	f.run(t, "q")
+	wantRunning(t, log, "q")
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{{Endpoint: "unix:///x"}, {Node: "n", Endpoint: "/x"}, {Node: "n", Endpoint: "tcp://x"}, {Node: "n"}} {
+		if err := Run(t.Context(), o); err == nil {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+}
