@@ -215,7 +215,7 @@ func (a *agent) report(ctx context.Context, fact *shiplogv1.NodeObserved) bool {
 // sayLog says the first of several failures of the log.
 func (a *agent) sayLog(err error, failures int) {
 	if failures == 1 {
-		a.options.Logger.Warn().Err(err).Msg("the log does not answer; trying again")
+		a.options.Logger.Warn().Err(err).Msg("the log does not answer, or does not take facts; trying again")
 	}
 }
 
