@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
+GO := api cmd deploy integration internal services
 
 .PHONY: help build test unit simtest sim blackbox demo bench generate lint cluster-up cluster-down clean
 
@@ -25,7 +26,7 @@ demo: build ## walk through the job of a CloneSet on a real cluster on this mach
 test: lint unit simtest blackbox ## everything that CI runs
 
 unit: build ## tests of every package, against real parts where they need them
-	go test ./api/... ./cmd/... ./deploy/... ./services/... ./integration/testbed/...
+	go test ./api/... ./cmd/... ./deploy/... ./internal/... ./services/... ./integration/testbed/...
 	cd integration/cluster && go test -trimpath ./...
 
 blackbox: build ## the program as a user sees it, on a real cluster with real containers
@@ -45,7 +46,7 @@ generate: ## protobuf, deepcopy and CRDs from their sources
 	go generate ./api/kruise/...
 
 lint: ## formatting, vet, staticcheck, the log's schema, and that generated files are as generated
-	@test -z "$$(gofmt -l api cmd deploy integration services)" || { gofmt -l api cmd deploy integration services; echo "run gofmt -w on these"; exit 1; }
+	@test -z "$$(gofmt -l $(GO))" || { gofmt -l $(GO); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	$(TOOL) staticcheck ./...
 	$(TOOL) buf lint

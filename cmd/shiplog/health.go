@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 
 	"shiplog.dev/internal/journal"
@@ -22,7 +23,8 @@ import (
 
 // health serves whether the process lives, whether it is ready, and its metrics.
 type health struct {
-	registry *prometheus.Registry
+	// registries hold the metrics, by service; "" is the process.
+	registries map[string]*prometheus.Registry
 	// profiling serves Go's profiles too.
 	profiling bool
 	mu        sync.Mutex
@@ -32,7 +34,27 @@ type health struct {
 func newHealth() *health {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return &health{registry: registry}
+	return &health{registries: map[string]*prometheus.Registry{"": registry}}
+}
+
+// metrics returns a place for the metrics of a service that starts, or starts again: then they begin anew.
+func (h *health) metrics(service string) prometheus.Registerer {
+	registry := prometheus.NewRegistry()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.registries[service] = registry
+	return registry
+}
+
+// Gather collects the metrics of all services.
+func (h *health) Gather() ([]*dto.MetricFamily, error) {
+	h.mu.Lock()
+	var all prometheus.Gatherers
+	for _, registry := range h.registries {
+		all = append(all, registry)
+	}
+	h.mu.Unlock()
+	return all.Gather()
 }
 
 // logMetrics shows how the log is, asked for at each scrape. What cannot be asked is left out.
@@ -81,7 +103,7 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 	if address == "" {
 		return nil
 	}
-	if err := h.registry.Register(logMetrics{s.journal}); err != nil {
+	if err := h.registries[""].Register(logMetrics{s.journal}); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", address)
@@ -89,7 +111,7 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 		return fmt.Errorf("serve health and metrics (--listen %s): %w", address, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(h, promhttp.HandlerOpts{}))
 	if h.profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

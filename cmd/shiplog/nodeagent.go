@@ -32,7 +32,7 @@ func (n node) check(flag string) error {
 
 // service returns the agent of the node. waited says whether readiness waits for it.
 func (n node) service(waited bool) service {
-	return service{name: "nodeagent", run: func(ctx context.Context, s surroundings) error {
+	return service{name: "nodeagent/" + n.name, run: func(ctx context.Context, s surroundings) error {
 		options := nodeagent.Options{
 			Node: n.name, Endpoint: n.endpoint, Journal: s.journal, Logger: s.logger.With().Str("node", n.name).Logger(),
 			Registry: prometheus.WrapRegistererWith(prometheus.Labels{"node": n.name}, s.registry),
@@ -113,7 +113,7 @@ others than the log says. It holds no Kubernetes credentials: it gets the runtim
 			defer log.Close()
 			health := newHealth()
 			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("reporting")
-			return serve(ctx, surroundings{nil, log, logger, health.registry, health}, listen, own.service(true))
+			return serve(ctx, surroundings{nil, log, logger, nil, health}, listen, own.service(true))
 		},
 	}
 	flags := command.Flags()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -23,7 +24,7 @@ type surroundings struct {
 	config   *rest.Config // nil for services that do not talk to Kubernetes
 	journal  journal.Journal
 	logger   zerolog.Logger
-	registry prometheus.Registerer
+	registry prometheus.Registerer // of the service that is given it
 	health   *health
 }
 
@@ -73,6 +74,9 @@ func writer(service string) string {
 	return fmt.Sprintf("%s/%s-%d", service, host, os.Getpid())
 }
 
+// restartPause keeps a service that starts again from doing so all the time.
+const restartPause = time.Second
+
 // serve runs services until ctx ends or one of them fails, and the health endpoint with them.
 func serve(ctx context.Context, s surroundings, listen string, services ...service) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -84,6 +88,7 @@ func serve(ctx context.Context, s surroundings, listen string, services ...servi
 		own.logger = s.logger.With().Str("service", one.name).Logger()
 		group.Go(func() error {
 			for {
+				own.registry = s.health.metrics(one.name)
 				err := one.run(ctx, own)
 				if !errors.Is(err, journal.ErrGap) {
 					if err != nil {
@@ -93,6 +98,10 @@ func serve(ctx context.Context, s surroundings, listen string, services ...servi
 				}
 				// Entries left the log before they were read. The compacted view, and what the watcher publishes, fill in.
 				own.logger.Error().Err(err).Msg("starting again from the compacted view")
+				select {
+				case <-ctx.Done():
+				case <-time.After(restartPause):
+				}
 			}
 		})
 	}
@@ -125,7 +134,7 @@ func serviceCommand(one service) *cobra.Command {
 			}
 			defer log.Close()
 			health := newHealth()
-			return serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, one)
+			return serve(ctx, surroundings{config, log, logger, nil, health}, listen, one)
 		},
 	}
 	connect.bindKubernetes(command.Flags())

@@ -84,7 +84,7 @@ everything goes on where it ended.`,
 			for _, node := range nodes {
 				services = append(services, node.service(false))
 			}
-			err = serve(ctx, surroundings{config, log, logger, health.registry, health}, listen, services...)
+			err = serve(ctx, surroundings{config, log, logger, nil, health}, listen, services...)
 			if err == nil {
 				logger.Info().Msg("stopped")
 			}
