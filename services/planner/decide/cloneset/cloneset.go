@@ -14,6 +14,7 @@ const (
 	CreateRevision    = "CreateRevision"    // the template is new (R12)
 	RaiseRevision     = "RaiseRevision"     // the template is an older one again (R13)
 	PruneRevision     = "PruneRevision"     // more history than asked for (R18)
+	ReleasePod        = "ReleasePod"        // the selector no longer matches it (R1)
 	ScaleUp           = "ScaleUp"           // fewer Pods than wanted (R26.2)
 	ScaleDown         = "ScaleDown"         // more Pods than wanted (R26.5)
 	SpecifiedDelete   = "SpecifiedDelete"   // named for deletion (R26.4)

@@ -72,7 +72,10 @@ func (r *round) gather() {
 	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
 		leaving := !p.Active() && p.Before != nil && p.Before.Active()
-		ours := r.spec.selector.Matches(labels.Set(p.Labels))
+		if !r.spec.selector.Matches(labels.Set(p.Labels)) {
+			r.release(p)
+			continue
+		}
 		one := r.judge(p)
 		switch {
 		case p.Before != nil && p.Before.Active():
@@ -82,10 +85,19 @@ func (r *round) gather() {
 		case p.Before == nil && p.Active() && p.UID != "":
 			r.facts = append(r.facts, one)
 		}
-		if (p.Active() || leaving) && ours {
+		if p.Active() || leaving {
 			one.preparing = one.preparing || leaving
 			r.pods = append(r.pods, one)
 		}
+	}
+}
+
+// release lets go of a Pod that the selector no longer matches: somebody else may want it, and it is replaced (R1).
+func (r *round) release(p *world.Pod) {
+	if p.UID != "" && r.idle(p) && r.mayTry(ReleasePod) {
+		r.command(p, decide.PatchPod(p, "", map[string]any{
+			"metadata": map[string]any{"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": string(r.set.UID)}}},
+		}, decide.Why(ReleasePod, "its labels no longer match the selector %s", r.spec.selector)))
 	}
 }
 
