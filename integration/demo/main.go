@@ -99,7 +99,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 func (d *demo) say(format string, arguments ...any) {
-	fmt.Printf("\n\033[1m%s\033[0m\n", fmt.Sprintf(format, arguments...))
+	text := fmt.Sprintf(format, arguments...)
+	if info, err := os.Stdout.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" {
+		text = "\033[1m" + text + "\033[0m"
+	}
+	fmt.Printf("\n%s\n", text)
 }
 
 // apply shows a manifest as a user would write it for OpenKruise, and applies it.
