@@ -76,4 +76,4 @@ func (w *World) Describe() string {
 	return out.String()
 }
 
-func sortedRefs[V any](held map[Ref]V) []Ref { return slices.SortedFunc(maps.Keys(held), compareRefs) }
+func sortedRefs[V any](held map[Ref]V) []Ref { return slices.SortedFunc(maps.Keys(held), CompareRefs) }

@@ -20,17 +20,18 @@ func (w *World) Fence() uint64 { return w.fence }
 
 // Touched returns the workloads whose part of the world changed since the last call, sorted.
 func (w *World) Touched() []Ref {
-	out := slices.SortedFunc(maps.Keys(w.touched), compareRefs)
+	out := slices.SortedFunc(maps.Keys(w.touched), CompareRefs)
 	clear(w.touched)
 	return out
 }
 
 // Workloads returns every workload, sorted.
 func (w *World) Workloads() []Ref {
-	return slices.SortedFunc(maps.Keys(w.cloneSets), compareRefs)
+	return slices.SortedFunc(maps.Keys(w.cloneSets), CompareRefs)
 }
 
-func compareRefs(a, b Ref) int {
+// CompareRefs orders references by group, resource, namespace and name.
+func CompareRefs(a, b Ref) int {
 	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Resource, b.Resource),
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
@@ -107,12 +108,6 @@ func (w *World) Revision(namespace, name string) *Revision {
 	}
 	return nil
 }
-
-// UnderWay returns the command that is under way on an object, or nil.
-func (w *World) UnderWay(ref Ref) *UnderWay { return w.underWay[ref] }
-
-// Commands is how many commands are under way.
-func (w *World) Commands() int { return len(w.commands) }
 
 // Refusal returns the newest no that commands of a workload with a reason code got since the last that was applied, or nil.
 func (w *World) Refusal(workload types.UID, code string) *Refusal {

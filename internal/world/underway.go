@@ -2,6 +2,7 @@ package world
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -78,12 +79,8 @@ func decodeCommand(sequence uint64, at time.Time, entry *shiplogv1.Entry, comman
 
 // WorkloadOf returns the workload's UID of an entry's rollout.
 func WorkloadOf(rollout string) types.UID {
-	for i := range rollout {
-		if rollout[i] == '/' {
-			return types.UID(rollout[:i])
-		}
-	}
-	return types.UID(rollout)
+	uid, _, _ := strings.Cut(rollout, "/")
+	return types.UID(uid)
 }
 
 // slot is one Pod: the newest fact, the command under way, and the two together.

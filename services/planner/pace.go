@@ -1,13 +1,6 @@
 package planner
 
-import (
-	"cmp"
-	"maps"
-	"slices"
-	"time"
-
-	"shiplog.dev/internal/world"
-)
+import "time"
 
 // alarm rings at the earliest of the times it is given.
 type alarm struct{ due time.Time }
@@ -26,10 +19,4 @@ func (a *alarm) wait() <-chan time.Time {
 		return nil
 	}
 	return time.After(time.Until(a.due))
-}
-
-func sortedRefs(set map[world.Ref]bool) []world.Ref {
-	return slices.SortedFunc(maps.Keys(set), func(a, b world.Ref) int {
-		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
 }

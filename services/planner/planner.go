@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -267,7 +269,7 @@ type answer struct {
 func (p *planner) due(now time.Time) []world.Ref {
 	var out []world.Ref
 	p.pace.clear()
-	for _, ref := range sortedRefs(p.dirty) {
+	for _, ref := range slices.SortedFunc(maps.Keys(p.dirty), world.CompareRefs) {
 		if p.world.Sequence() < p.folded[ref] {
 			continue // its last commands are not folded back yet; folding them wakes us
 		}
