@@ -9,7 +9,7 @@ GO := api cmd deploy integration internal services
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-build: bin/shiplog bin/shiplog-cluster ## bin/shiplog and bin/shiplog-cluster (a first build of Kubernetes takes about 8 minutes)
+build: bin/shiplog bin/shiplog-cluster ## bin/shiplog and bin/shiplog-cluster (a first build of Kubernetes takes about 6 minutes)
 
 bin/shiplog: FORCE
 	@mkdir -p bin

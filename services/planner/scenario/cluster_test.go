@@ -32,8 +32,7 @@ type cluster struct {
 	objects map[world.Ref]object
 	wakes   map[string]*shiplogv1.WakeAt
 	stale   bool
-	seen    map[uint64]bool // commands printed
-	aliases []string        // old, new pairs
+	aliases []string // old, new pairs
 	pods    int
 	revs    int
 }
@@ -53,7 +52,7 @@ type object struct {
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{
 		t: t, world: world.New(), now: time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC), version: 100,
-		objects: map[world.Ref]object{}, wakes: map[string]*shiplogv1.WakeAt{}, seen: map[uint64]bool{},
+		objects: map[world.Ref]object{}, wakes: map[string]*shiplogv1.WakeAt{},
 	}
 	c.append(&shiplogv1.Entry{Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{}}})
 	return c

@@ -21,7 +21,6 @@ package scenario
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,8 +35,6 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 )
-
-var _ = flag.CommandLine // datadriven adds -rewrite
 
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -210,11 +207,10 @@ func (c *cluster) run(d *datadriven.TestData) string {
 		}
 		decided := c.decide()
 		if decided == "no commands\n" {
-			if before := len(c.entries); true {
-				c.kubelet(c.argument(d, "except"))
-				if len(c.entries) == before {
-					return out.String()
-				}
+			before := len(c.entries)
+			c.kubelet(c.argument(d, "except"))
+			if len(c.entries) == before {
+				return out.String()
 			}
 			if decided = c.decide(); decided == "no commands\n" {
 				continue

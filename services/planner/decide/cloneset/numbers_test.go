@@ -102,9 +102,8 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// TestRevisionHash is R12: FNV-32, not 32a, in the alphabet without vowels.
+// TestRevisionHash: another collision count gives another name for the same data (R12).
 func TestRevisionHash(t *testing.T) {
-	// FNV-32 of the bytes "a" "0" is 0x... in decimal, each digit byte modulo 27 picks a letter.
 	if got, again := hash([]byte("a"), 0), hash([]byte("a"), 1); got == again || got == "" {
 		t.Errorf("the collision count does not change the hash %q", got)
 	}
