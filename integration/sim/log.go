@@ -34,8 +34,8 @@ func (l plannerLog) AppendCommands(ctx context.Context, fence uint64, commands .
 	return l.answer(func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, commands...) })
 }
 
-func (l plannerLog) RaiseFence(ctx context.Context, writer, version string) (uint64, error) {
-	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version) })
+func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
+	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, gates) })
 }
 
 // answer makes a write and may lose it, or the answer to it.

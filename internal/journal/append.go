@@ -148,8 +148,8 @@ func (j *logStream) fits(m *nats.Msg) error {
 	return nil
 }
 
-func (j *logStream) RaiseFence(ctx context.Context, writer, version string) (uint64, error) {
-	entry := &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{}}}
+func (j *logStream) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
+	entry := &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{Gates: gates}}}
 	m, err := compose(j.options.Cluster, j.options.Shards, entry)
 	if err != nil {
 		return 0, err

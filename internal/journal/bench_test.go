@@ -63,7 +63,7 @@ func BenchmarkAppendOne(b *testing.B) {
 // BenchmarkCommands appends 500 commands of about 600 bytes at a time.
 func BenchmarkCommands(b *testing.B) {
 	benchmarkEach(b, func(b *testing.B, j Journal) {
-		fence, err := j.RaiseFence(b.Context(), "planner", "v1")
+		fence, err := j.RaiseFence(b.Context(), "planner", "v1", nil)
 		check(b, err)
 		commands := make([]*shiplogv1.Entry, MaxCommands)
 		for i := range commands {
@@ -147,7 +147,7 @@ func benchmarkRead(b *testing.B, total int, from From, prepare func(*testing.B, 
 // BenchmarkWork takes commands and says that they are done, 64 at a time.
 func BenchmarkWork(b *testing.B) {
 	benchmarkEach(b, func(b *testing.B, j Journal) {
-		fence, err := j.RaiseFence(b.Context(), "planner", "v1")
+		fence, err := j.RaiseFence(b.Context(), "planner", "v1", nil)
 		check(b, err)
 		w, err := j.Commands(b.Context(), "executor")
 		check(b, err)

@@ -141,7 +141,7 @@ func onlyTheNewestFenceWrites(t *testing.T, f *fixture) {
 	other := f.second(t)
 	_, err := f.AppendCommands(ctx, 0, write("early"))
 	check(t, err) // nobody ever raised one, and the caller says so
-	mine, err := f.RaiseFence(ctx, "planner/one", "v1")
+	mine, err := f.RaiseFence(ctx, "planner/one", "v1", nil)
 	check(t, err)
 	last, err := f.AppendCommands(ctx, mine, write("a"))
 	check(t, err)
@@ -153,7 +153,7 @@ func onlyTheNewestFenceWrites(t *testing.T, f *fixture) {
 	if last != mine+4 {
 		t.Errorf("last command at %d, want %d", last, mine+4)
 	}
-	theirs, err := other.RaiseFence(ctx, "planner/two", "v1")
+	theirs, err := other.RaiseFence(ctx, "planner/two", "v1", nil)
 	check(t, err)
 	for _, commands := range [][]*shiplogv1.Entry{{write("a")}, {write("a"), write("b")}, {wish("x", time.Now())}} {
 		_, err = f.AppendCommands(ctx, mine, commands...)
@@ -167,7 +167,7 @@ func onlyTheNewestFenceWrites(t *testing.T, f *fixture) {
 		t.Errorf("a deposed planner's append left something: command at %d after fence %d", last, theirs)
 	}
 	// After an unknown result a planner raises its fence again and reads up to it.
-	again, err := f.RaiseFence(ctx, "planner/one", "v1")
+	again, err := f.RaiseFence(ctx, "planner/one", "v1", nil)
 	check(t, err)
 	_, err = other.AppendCommands(ctx, theirs, write("d"))
 	wantError(t, err, ErrFenced)
@@ -181,7 +181,7 @@ func onlyTheNewestFenceWrites(t *testing.T, f *fixture) {
 
 func commandsGoInTogether(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	var commands []*shiplogv1.Entry
 	for i := range MaxCommands {
@@ -229,7 +229,7 @@ func wantTick(t *testing.T, r Record, id string, due time.Time) {
 
 func ticksComeWhenDue(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	r := reads(t, f, From{Sequence: fence + 1})
 	now := time.Now()
@@ -273,7 +273,7 @@ func ticksComeWhenDue(t *testing.T, f *fixture) {
 
 func ticksSurviveReopening(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	past, due := time.Now().Add(50*time.Millisecond), time.Now().Add(2*time.Second)
 	_, err = f.AppendCommands(ctx, fence, wish("overdue", past), wish("due", due))
@@ -350,7 +350,7 @@ func readFollows(t *testing.T, f *fixture) {
 // notesAreNoGap: what the log keeps for itself, and drops, is neither seen nor missed.
 func notesAreNoGap(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	for range 20 {
 		_, err = f.AppendCommands(ctx, fence, wish("again and again", time.Now().Add(time.Hour)), write("a"))
@@ -470,7 +470,7 @@ func wantIdle(t *testing.T, w Work) {
 
 func workComesBackUntilDone(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	one := works(t, f, "executor")
 	_, err = f.AppendCommands(ctx, fence, write("a"), wish("x", time.Now().Add(time.Hour)), write("b"), write("c"))
@@ -511,7 +511,7 @@ func workComesBackUntilDone(t *testing.T, f *fixture) {
 
 func workSurvivesReopening(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	w := works(t, f, "executor")
 	_, err = f.AppendCommands(ctx, fence, write("a"), write("b"))
@@ -532,7 +532,7 @@ func workSurvivesReopening(t *testing.T, f *fixture) {
 // workIsShared: every command goes to one of two takers, to each in the order of the log; one that is held long stays held.
 func workIsShared(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	const n = 300
 	takers := []Work{works(t, f, "executor"), works(t, f.second(t), "executor")}
@@ -613,7 +613,7 @@ func workIsShared(t *testing.T, f *fixture) {
 
 func oldWorkIsMarked(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	_, err = f.AppendCommands(ctx, fence, write("a"))
 	check(t, err)
@@ -694,7 +694,7 @@ func vacancy(t *testing.T, f *fixture) {
 
 func full(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	for i := range 1000 {
 		if _, err = f.Append(ctx, factOf("a", i, 10<<10)); err != nil {
@@ -714,7 +714,7 @@ func tooLarge(t *testing.T, f *fixture) {
 	ctx := within(t)
 	_, err := f.Append(ctx, fact("a", 1), factOf("a", 2, embeddedPayload+1))
 	wantError(t, err, ErrTooLarge)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	if fence != 1 {
 		t.Errorf("something was appended before %d", fence)
@@ -822,7 +822,7 @@ func missingAfterCompaction(t *testing.T, f *fixture) {
 
 func unavailableLog(t *testing.T, f *fixture) {
 	ctx := within(t)
-	fence, err := f.RaiseFence(ctx, "planner", "v1")
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	r := reads(t, f, From{Sequence: fence + 1})
 	w := works(t, f, "executor")
@@ -830,7 +830,7 @@ func unavailableLog(t *testing.T, f *fixture) {
 	var calls sync.WaitGroup
 	for name, call := range map[string]func() error{
 		"Append":         func() error { _, err := f.Append(ctx, fact("a", 1)); return err },
-		"RaiseFence":     func() error { _, err := f.RaiseFence(ctx, "planner", "v1"); return err },
+		"RaiseFence":     func() error { _, err := f.RaiseFence(ctx, "planner", "v1", nil); return err },
 		"AppendCommands": func() error { _, err := f.AppendCommands(ctx, fence, write("a")); return err },
 		"several":        func() error { _, err := f.AppendCommands(ctx, fence, write("a"), write("b")); return err },
 		"Read":           func() error { _, err := f.Read(ctx, From{}); return err },

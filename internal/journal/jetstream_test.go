@@ -46,7 +46,7 @@ func appendUntilKilled(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	fence, err := j.RaiseFence(ctx, "planner", "v1")
+	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
 	if err != nil {
 		panic(err)
 	}
@@ -315,7 +315,7 @@ func TestServerComesBack(t *testing.T) {
 	j := mustOpen(t, Options{URL: s.url, Patience: 15 * time.Second, Log: testLog(t)})
 	r := reads(t, j, From{})
 	w := works(t, j, "executor")
-	fence, err := j.RaiseFence(ctx, "planner", "v1")
+	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	_, err = j.AppendCommands(ctx, fence, write("a"))
 	check(t, err)
@@ -345,7 +345,7 @@ func TestServerComesBack(t *testing.T) {
 	if err := <-fenced; err != nil {
 		// It went out on the dying connection: whether it is stored is unknown, and the planner does what it always does then.
 		wantError(t, err, ErrUnavailable)
-		fence, err = j.RaiseFence(ctx, "planner", "v1")
+		fence, err = j.RaiseFence(ctx, "planner", "v1", nil)
 		check(t, err)
 		known := reads(t, j, From{Sequence: 3})
 		var stored bool

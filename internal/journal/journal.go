@@ -75,8 +75,9 @@ type Journal interface {
 	// ErrUnavailable, ErrTooLarge (nothing was appended).
 	Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error)
 
-	// RaiseFence appends a fence and returns its sequence. From then on only AppendCommands with this sequence succeeds.
-	RaiseFence(ctx context.Context, writer, version string) (uint64, error)
+	// RaiseFence appends a fence and returns its sequence. From then on only AppendCommands with this sequence succeeds, and
+	// rules obey these feature gates.
+	RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error)
 
 	// AppendCommands stores up to MaxCommands commands, all or none, if fence is still the newest fence, and returns the
 	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is

@@ -11,7 +11,7 @@ func TestVirtualTime(t *testing.T) {
 	now := time.Unix(1_000_000, 0).UTC()
 	m := NewMemory(func() time.Time { return now })
 	ctx := within(t)
-	fence, err := m.RaiseFence(ctx, "planner", "v1")
+	fence, err := m.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	_, err = m.AppendCommands(ctx, fence, wish("later", now.Add(2*time.Hour)), wish("soon", now.Add(time.Hour)))
 	check(t, err)

@@ -60,7 +60,7 @@ func TestReplicated(t *testing.T) {
 	ctx := within(t)
 	_, err := j.Append(ctx, fact("x", 1), fact("x", 1), gone("x", 1))
 	check(t, err)
-	fence, err := j.RaiseFence(ctx, "planner", "v1")
+	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
 	due := time.Now().Add(3 * time.Second)
 	_, err = j.AppendCommands(ctx, fence, write("a"), write("b"), wish("due", due))
@@ -93,7 +93,7 @@ func TestReplicated(t *testing.T) {
 	check(t, <-ended)
 	_, err = j.AppendCommands(ctx, fence, write("c"), write("d"))
 	for errors.Is(err, ErrUnavailable) {
-		fence, err = j.RaiseFence(ctx, "planner", "v1")
+		fence, err = j.RaiseFence(ctx, "planner", "v1", nil)
 		check(t, err)
 		_, err = j.AppendCommands(ctx, fence, write("c"), write("d"))
 	}

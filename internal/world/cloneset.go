@@ -15,6 +15,8 @@ type CloneSet struct {
 	Spec     v1alpha1.CloneSetSpec
 	Status   v1alpha1.CloneSetStatus
 	Template Template
+	// Claims are the trees of the claim templates.
+	Claims []map[string]any
 	// Malformed says why Spec and Template cannot be read; empty: they can. The schema of the CRD leaves the template open,
 	// so the API server may hold such an object; it must not stop the others.
 	Malformed string
@@ -33,7 +35,8 @@ func decodeCloneSet(data []byte) (*CloneSet, error) {
 	}
 	set := &CloneSet{Meta: wire.Metadata.meta()}
 	var open struct {
-		Template json.RawMessage `json:"template"`
+		Template json.RawMessage  `json:"template"`
+		Claims   []map[string]any `json:"volumeClaimTemplates"`
 	}
 	if err := json.Unmarshal(wire.Spec, &set.Spec); err != nil {
 		set.Malformed = "spec: " + err.Error()
@@ -42,6 +45,7 @@ func decodeCloneSet(data []byte) (*CloneSet, error) {
 	} else if set.Template, err = ParseTemplate(open.Template); err != nil {
 		set.Malformed = "spec.template: " + err.Error()
 	}
+	set.Claims = open.Claims
 	if len(wire.Status) > 0 {
 		// A status that cannot be read is written anew.
 		if json.Unmarshal(wire.Status, &set.Status) != nil {

@@ -97,7 +97,7 @@ func decodeObject(ref Ref, data []byte) (object any, err error) {
 	case GroupResource{"", ResourceClaims}:
 		var meta Meta
 		meta, err = decodeMeta(data)
-		object = &Claim{meta}
+		object = &Claim{Meta: meta}
 	default:
 		return nil, nil
 	}

@@ -67,6 +67,13 @@ func (w *World) Describe() string {
 	for _, uid := range slices.Sorted(maps.Keys(w.deletions)) {
 		line("deleted", uid, w.deletions[uid].object)
 	}
+	for _, ref := range sortedRefs(w.removals) {
+		line("removed", ref, w.removals[ref])
+	}
+	for _, ref := range sortedRefs(w.parents) {
+		line("child", ref, w.parents[ref])
+	}
+	line("gates", "", w.gates)
 	for _, ref := range sortedRefs(w.tombstones) {
 		line("gone", ref, w.tombstones[ref].version)
 	}

@@ -114,8 +114,12 @@ type Node struct {
 // Namespace is what rules read of a namespace: its Meta.
 type Namespace struct{ Meta }
 
-// Claim is what rules read of a PersistentVolumeClaim: its Meta.
-type Claim struct{ Meta }
+// Claim is what rules read of a PersistentVolumeClaim.
+type Claim struct {
+	Meta
+	// UnderWay is the command that is being carried out on the claim; nil: none.
+	UnderWay *UnderWay
+}
 
 // Service is what rules read of a Service.
 type Service struct {

@@ -10,12 +10,19 @@ import (
 // Pod is what rules read of a Pod.
 type Pod struct {
 	Meta
+	Finalizers []string
 	Node       string
 	Phase      string
-	Gates      []string
-	Containers []Container
-	Statuses   []ContainerStatus
-	Conditions []Condition
+	// QOS is the quality of service class that the Pod was admitted with.
+	QOS   string
+	Gates []string
+	// ObservedGeneration is the generation that the kubelet has seen; 0: it does not say.
+	ObservedGeneration int64
+	Containers         []Container
+	// InitResources are those of init containers that ask for any.
+	InitResources []Resources
+	Statuses      []ContainerStatus
+	Conditions    []Condition
 	// Update is the Pod's account of its newest in-place update; nil: it has none that can be read.
 	Update *InPlaceUpdate
 	// UnderWay is the command that is being carried out on the Pod; nil: none. The Pod is then shown as it will be once the
@@ -23,56 +30,6 @@ type Pod struct {
 	UnderWay *UnderWay
 	// Before is the Pod without the command under way; nil when there is none or when the command creates the Pod.
 	Before *Pod
-}
-
-// InPlaceUpdate is the annotation in which a Pod keeps its newest in-place update (inplace-update 2.3).
-type InPlaceUpdate struct {
-	Revision        string `json:"revision"`
-	UpdateTimestamp string `json:"updateTimestamp"`
-	// LastContainerStatuses are the containers whose image was changed, as they were before.
-	LastContainerStatuses map[string]LastStatus `json:"lastContainerStatuses"`
-	UpdateImages          bool                  `json:"updateImages,omitempty"`
-	ContainerBatches      []Batch               `json:"containerBatchesRecord,omitempty"`
-}
-
-// LastStatus is what a container was before its image changed.
-type LastStatus struct {
-	ImageID string `json:"imageID,omitempty"`
-	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
-	// kubelet may still start one of them. OpenKruise does not know this field.
-	Overtaken []string `json:"overtakenImages,omitempty"`
-}
-
-// Batch records which containers were changed together.
-type Batch struct {
-	Timestamp  string   `json:"timestamp"`
-	Containers []string `json:"containers"`
-}
-
-// The annotation, under the key of today and an older one that is read when the other is absent.
-const (
-	InPlaceUpdateAnnotation       = "apps.kruise.io/inplace-update-state"
-	LegacyInPlaceUpdateAnnotation = "inplace-update-state"
-)
-
-func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
-	text, has := annotations[InPlaceUpdateAnnotation]
-	if !has {
-		if text, has = annotations[LegacyInPlaceUpdateAnnotation]; !has {
-			return nil
-		}
-	}
-	var update InPlaceUpdate
-	if json.Unmarshal([]byte(text), &update) != nil {
-		return nil
-	}
-	return &update
-}
-
-// Container is the part of a container's spec that can change in a running Pod.
-type Container struct {
-	Name  string `json:"name"`
-	Image string `json:"image"`
 }
 
 // ContainerStatus is what the kubelet reported of a container.
@@ -83,7 +40,9 @@ type ContainerStatus struct {
 	ContainerID  string `json:"containerID"`
 	Ready        bool   `json:"ready"`
 	RestartCount int32  `json:"restartCount"`
-	State        struct {
+	// Resources that the kubelet has set; nil: it does not say.
+	Resources *Resources `json:"resources,omitempty"`
+	State     struct {
 		Running struct {
 			StartedAt time.Time `json:"startedAt"`
 		} `json:"running"`
@@ -131,20 +90,26 @@ func (p *Pod) HasGate(conditionType string) bool { return slices.Contains(p.Gate
 type podWire struct {
 	Metadata struct {
 		metadata
+		Finalizers  []string           `json:"finalizers"`
 		Labels      map[string]*string `json:"labels"`
 		Annotations map[string]*string `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
-		NodeName       string      `json:"nodeName"`
-		Containers     []Container `json:"containers"`
+		NodeName       string          `json:"nodeName"`
+		Containers     []containerWire `json:"containers"`
+		InitContainers []struct {
+			Resources Resources `json:"resources"`
+		} `json:"initContainers"`
 		ReadinessGates []struct {
 			ConditionType string `json:"conditionType"`
 		} `json:"readinessGates"`
 	} `json:"spec"`
 	Status struct {
-		Phase             string            `json:"phase"`
-		Conditions        []Condition       `json:"conditions"`
-		ContainerStatuses []ContainerStatus `json:"containerStatuses"`
+		Phase              string            `json:"phase"`
+		QOSClass           string            `json:"qosClass"`
+		ObservedGeneration int64             `json:"observedGeneration"`
+		Conditions         []Condition       `json:"conditions"`
+		ContainerStatuses  []ContainerStatus `json:"containerStatuses"`
 	} `json:"status"`
 }
 
@@ -154,8 +119,17 @@ func decodePod(data []byte) (*Pod, error) {
 		return nil, err
 	}
 	pod := &Pod{
-		Meta: wire.Metadata.meta(), Node: wire.Spec.NodeName, Phase: wire.Status.Phase,
-		Containers: wire.Spec.Containers, Statuses: wire.Status.ContainerStatuses, Conditions: wire.Status.Conditions,
+		Meta: wire.Metadata.meta(), Finalizers: wire.Metadata.Finalizers, Node: wire.Spec.NodeName, Phase: wire.Status.Phase,
+		QOS: wire.Status.QOSClass, ObservedGeneration: wire.Status.ObservedGeneration,
+		Containers: make([]Container, len(wire.Spec.Containers)), Statuses: wire.Status.ContainerStatuses, Conditions: wire.Status.Conditions,
+	}
+	for i := range wire.Spec.Containers {
+		pod.Containers[i] = wire.Spec.Containers[i].container()
+	}
+	for _, init := range wire.Spec.InitContainers {
+		if !init.Resources.empty() {
+			pod.InitResources = append(pod.InitResources, init.Resources)
+		}
 	}
 	pod.Labels, pod.Annotations = merged(nil, wire.Metadata.Labels), merged(nil, wire.Metadata.Annotations)
 	pod.Update = readInPlaceUpdate(pod.Annotations)
@@ -165,8 +139,8 @@ func decodePod(data []byte) (*Pod, error) {
 	return pod, nil
 }
 
-// patched returns the Pod as a patch of ours will leave it. It reads labels, annotations, container images by name and
-// conditions by type, which is all that our patches write; the Pod itself is not changed.
+// patched returns the Pod as a patch of ours will leave it. It reads labels, annotations, added finalizers, images and
+// resources of containers by name and conditions by type, which is all that our patches write; the Pod itself is not changed.
 func (p *Pod) patched(patch []byte) (*Pod, error) {
 	var wire podWire
 	if err := json.Unmarshal(patch, &wire); err != nil {
@@ -174,6 +148,11 @@ func (p *Pod) patched(patch []byte) (*Pod, error) {
 	}
 	out := *p
 	out.Labels, out.Annotations = merged(p.Labels, wire.Metadata.Labels), merged(p.Annotations, wire.Metadata.Annotations)
+	for _, finalizer := range wire.Metadata.Finalizers {
+		if !slices.Contains(out.Finalizers, finalizer) {
+			out.Finalizers = append(slices.Clone(out.Finalizers), finalizer)
+		}
+	}
 	if len(wire.Metadata.Annotations) > 0 {
 		out.Update = readInPlaceUpdate(out.Annotations)
 	}
@@ -181,8 +160,14 @@ func (p *Pod) patched(patch []byte) (*Pod, error) {
 		out.Containers = slices.Clone(p.Containers)
 		for _, change := range wire.Spec.Containers {
 			for i := range out.Containers {
-				if out.Containers[i].Name == change.Name && change.Image != "" {
+				if out.Containers[i].Name != change.Name {
+					continue
+				}
+				if change.Image != "" {
 					out.Containers[i].Image = change.Image
+				}
+				if !change.Resources.empty() {
+					out.Containers[i].Resources = out.Containers[i].Resources.with(change.Resources)
 				}
 			}
 		}

@@ -78,16 +78,9 @@ func (w *World) PodNamed(namespace, name string) bool {
 // RevisionsOf returns the revisions that a workload controls, by number then name, those included that are being created.
 func (w *World) RevisionsOf(owner types.UID) []*Revision {
 	var out []*Revision
-	for _, revision := range w.revisions { //shiplog:unordered: sorted below
-		if revision.Owner.UID == owner {
-			out = append(out, revision)
-		}
-	}
-	for ref, under := range w.underWay { //shiplog:unordered: sorted below
-		if revision, is := under.created.(*Revision); is && revision.Owner.UID == owner && w.revisions[ref] == nil {
-			shown := *revision
-			shown.UnderWay = under
-			out = append(out, &shown)
+	for ref := range w.children[owner] { //shiplog:unordered: sorted below
+		if ref.Resource == ResourceRevisions {
+			out = append(out, w.Revision(ref.Namespace, ref.Name))
 		}
 	}
 	slices.SortFunc(out, func(a, b *Revision) int {
@@ -96,17 +89,58 @@ func (w *World) RevisionsOf(owner types.UID) []*Revision {
 	return out
 }
 
+// ClaimsOf returns the claims that a workload controls, by name, those included that are being created.
+func (w *World) ClaimsOf(owner types.UID) []*Claim {
+	var out []*Claim
+	for ref := range w.children[owner] { //shiplog:unordered: sorted below
+		if ref.Resource == ResourceClaims {
+			out = append(out, w.Claim(ref.Namespace, ref.Name))
+		}
+	}
+	slices.SortFunc(out, func(a, b *Claim) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
 // Revision returns the revision of a name, one that is being created included, or nil.
 func (w *World) Revision(namespace, name string) *Revision {
-	ref := Ref{Group: GroupApps, Resource: ResourceRevisions, Namespace: namespace, Name: name}
-	if revision := w.revisions[ref]; revision != nil {
-		return revision
+	return shown(w, w.revisions, Ref{Group: GroupApps, Resource: ResourceRevisions, Namespace: namespace, Name: name},
+		func(revision *Revision, under *UnderWay) { revision.UnderWay = under })
+}
+
+// Claim returns the claim of a name, one that is being created included, or nil.
+func (w *World) Claim(namespace, name string) *Claim {
+	return shown(w, w.claims, Ref{Resource: ResourceClaims, Namespace: namespace, Name: name},
+		func(claim *Claim, under *UnderWay) { claim.UnderWay = under })
+}
+
+// shown returns what is held, or else a copy of what a command under way creates, marked as such; nil when there is neither.
+func shown[T any](w *World, held map[Ref]*T, ref Ref, mark func(*T, *UnderWay)) *T {
+	if object := held[ref]; object != nil {
+		return object
 	}
-	if under := w.underWay[ref]; under != nil {
-		revision, _ := under.created.(*Revision)
-		return revision
+	under := w.underWay[ref]
+	if under == nil {
+		return nil
 	}
-	return nil
+	created, is := under.created.(*T)
+	if !is {
+		return nil
+	}
+	out := *created
+	mark(&out, under)
+	return &out
+}
+
+// Node returns a node, or nil.
+func (w *World) Node(name string) *Node { return w.nodes[name] }
+
+// Gate says whether a feature gate is on.
+func (w *World) Gate(name string) bool { return w.gates[name] }
+
+// Removed says whether a Pod of this name was lately deleted by a command, and by which one last.
+func (w *World) Removed(namespace, name string) (Removal, bool) {
+	removal, is := w.removals[Ref{Resource: ResourcePods, Namespace: namespace, Name: name}]
+	return removal, is
 }
 
 // Refusal returns the newest no that commands of a workload with a reason code got since the last that was applied, or nil.
@@ -179,6 +213,9 @@ func (w *World) Live() []uint64 {
 	}
 	for _, deletion := range w.deletions { //shiplog:unordered: sorted below
 		live = append(live, deletion.command, deletion.outcome, deletion.fact)
+	}
+	for _, removal := range w.removals { //shiplog:unordered: sorted below
+		live = append(live, removal.command, removal.outcome)
 	}
 	for _, stone := range w.tombstones { //shiplog:unordered: sorted below
 		live = append(live, stone.sequence)

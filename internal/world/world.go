@@ -16,7 +16,8 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
-// tombstoneAge is how long a deleted object is remembered, so that a late fact does not bring it back. Log time.
+// tombstoneAge is how long a deleted object is remembered, so that a late fact does not bring it back, and so is the delete of
+// a Pod. Log time.
 const tombstoneAge = 10 * time.Minute
 
 // World is the state that folding all entries up to Sequence gives. It is not safe for concurrent use.
@@ -25,7 +26,9 @@ type World struct {
 	now      time.Time
 
 	pods       map[Ref]*slot
-	podsOf     map[types.UID][]*slot // by controlling owner, sorted by name
+	podsOf     map[types.UID][]*slot          // by controlling owner, sorted by name
+	children   map[types.UID]map[Ref]struct{} // revisions and claims by controlling owner, those included that are being created
+	parents    map[Ref]types.UID              // the same, the other way round
 	cloneSets  map[Ref]*CloneSet
 	revisions  map[Ref]*Revision
 	nodes      map[string]*Node
@@ -38,6 +41,8 @@ type World struct {
 	underWay  map[Ref]*UnderWay
 	commands  map[uint64]*UnderWay // the same, by sequence
 	deletions map[types.UID]deletion
+	removals  map[Ref]Removal
+	removed   []grave // of removals, oldest first
 	refusals  map[refusalKey]*Refusal
 	wakes     map[string]*UnderWay
 
@@ -46,6 +51,7 @@ type World struct {
 
 	vouches map[GroupResource]vouch
 	fence   uint64
+	gates   map[string]bool // of the newest fence
 
 	touched map[Ref]struct{}
 }
@@ -74,6 +80,17 @@ type deletion struct {
 	command, outcome, fact uint64
 }
 
+// Removal is an applied delete of a Pod by a command. It is remembered for a while after the Pod is gone, because what belongs
+// to the Pod follows it.
+type Removal struct {
+	// Workload that the command served, and its reason's code.
+	Workload types.UID
+	Code     string
+
+	command, outcome uint64
+	time             time.Time
+}
+
 type refusalKey struct {
 	workload types.UID
 	code     string
@@ -82,7 +99,8 @@ type refusalKey struct {
 // New returns the world before the first entry.
 func New() *World {
 	return &World{
-		pods: map[Ref]*slot{}, podsOf: map[types.UID][]*slot{}, cloneSets: map[Ref]*CloneSet{}, revisions: map[Ref]*Revision{},
+		pods: map[Ref]*slot{}, podsOf: map[types.UID][]*slot{}, children: map[types.UID]map[Ref]struct{}{}, parents: map[Ref]types.UID{},
+		removals: map[Ref]Removal{}, cloneSets: map[Ref]*CloneSet{}, revisions: map[Ref]*Revision{},
 		nodes: map[string]*Node{}, namespaces: map[string]*Namespace{}, claims: map[Ref]*Claim{},
 		services: map[string]map[string]*Service{}, slices: map[string]map[string]*EndpointSlice{},
 		workloads: map[types.UID]Ref{}, underWay: map[Ref]*UnderWay{}, commands: map[uint64]*UnderWay{},
@@ -122,7 +140,10 @@ func (w *World) Fold(change Change) {
 	case *shiplogv1.Entry_Outcome:
 		w.finish(change.Sequence, change.Time, change.Entry.GetCause(), kind.Outcome)
 	case *shiplogv1.Entry_FenceRaised:
-		w.fence = change.Sequence
+		w.fence, w.gates = change.Sequence, kind.FenceRaised.GetGates()
+		for ref := range w.cloneSets { //shiplog:unordered: marks each
+			w.touch(ref)
+		}
 	}
 }
 
@@ -155,14 +176,15 @@ func (w *World) observe(change Change) {
 	case *Revision:
 		object.UnderWay = w.underWay[ref]
 		w.revisions[ref] = object
-		w.touchUID(object.Owner.UID)
+		w.adopt(ref)
 	case *Node:
 		w.nodes[object.Name] = object
 	case *Namespace:
 		w.namespaces[object.Name] = object
 	case *Claim:
+		object.UnderWay = w.underWay[ref]
 		w.claims[ref] = object
-		w.touchUID(object.Owner.UID)
+		w.adopt(ref)
 	case *Service:
 		put(w.services, object.Namespace, object.Name, object)
 	case *EndpointSlice:
@@ -204,16 +226,15 @@ func (w *World) remove(change Change) {
 		}
 		delete(w.cloneSets, ref)
 	case GroupResource{GroupApps, ResourceRevisions}:
-		if revision := w.revisions[ref]; revision != nil {
-			w.touchUID(revision.Owner.UID)
-		}
 		delete(w.revisions, ref)
+		w.adopt(ref)
 	case GroupResource{"", ResourceNodes}:
 		delete(w.nodes, ref.Name)
 	case GroupResource{"", ResourceNamespaces}:
 		delete(w.namespaces, ref.Name)
 	case GroupResource{"", ResourceClaims}:
 		delete(w.claims, ref)
+		w.adopt(ref)
 	case GroupResource{"", ResourceServices}:
 		delete(w.services[ref.Namespace], ref.Name)
 	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
@@ -263,6 +284,10 @@ func (w *World) finish(sequence uint64, at time.Time, command uint64, outcome *s
 			slot.deleted = under.uid
 			w.deletions[under.uid] = deletion{under.Object, command, sequence, slot.held.Sequence}
 		}
+		if under.verb == Delete && under.Object.Resource == ResourcePods {
+			w.removals[under.Object] = Removal{under.Workload, under.Code, command, sequence, at}
+			w.removed = append(w.removed, grave{under.Object, sequence})
+		}
 	case shiplogv1.Outcome_RESULT_REFUSED:
 		if Final(outcome.GetReason().GetCode()) {
 			w.refusals[key] = &Refusal{
@@ -297,6 +322,45 @@ func (w *World) showUnderWay(ref Ref) {
 		if revision := w.revisions[ref]; revision != nil {
 			revision.UnderWay = under
 		}
+		w.adopt(ref)
+	case GroupResource{"", ResourceClaims}:
+		if claim := w.claims[ref]; claim != nil {
+			claim.UnderWay = under
+		}
+		w.adopt(ref)
+	}
+}
+
+// adopt keeps the index of revisions and claims by owner in line with the object as it is shown now.
+func (w *World) adopt(ref Ref) {
+	var owner types.UID
+	switch ref.Resource {
+	case ResourceRevisions:
+		if revision := w.Revision(ref.Namespace, ref.Name); revision != nil {
+			owner = revision.Owner.UID
+		}
+	case ResourceClaims:
+		if claim := w.Claim(ref.Namespace, ref.Name); claim != nil {
+			owner = claim.Owner.UID
+		}
+	}
+	before := w.parents[ref]
+	w.touchUID(before)
+	w.touchUID(owner)
+	if before == owner {
+		return
+	}
+	delete(w.parents, ref)
+	delete(w.children[before], ref)
+	if len(w.children[before]) == 0 {
+		delete(w.children, before)
+	}
+	if owner != "" {
+		w.parents[ref] = owner
+		if w.children[owner] == nil {
+			w.children[owner] = map[Ref]struct{}{}
+		}
+		w.children[owner][ref] = struct{}{}
 	}
 }
 
@@ -392,18 +456,38 @@ func orNil[T any](object *T) any {
 	return object
 }
 
-// bury forgets tombstones that are old enough.
+// bury forgets tombstones and removals that are old enough.
 func (w *World) bury() {
-	for len(w.graves) > 0 {
-		oldest := w.graves[0]
-		if stone := w.tombstones[oldest.ref]; stone.sequence == oldest.sequence {
-			if w.now.Sub(stone.time) < tombstoneAge {
-				return
+	w.graves = forget(w.graves, func(g grave) (old bool) {
+		stone := w.tombstones[g.ref]
+		if stone.sequence == g.sequence {
+			if old = w.old(stone.time); old {
+				delete(w.tombstones, g.ref)
 			}
-			delete(w.tombstones, oldest.ref)
+			return old
 		}
-		w.graves = w.graves[1:]
+		return true
+	})
+	w.removed = forget(w.removed, func(g grave) (old bool) {
+		removal := w.removals[g.ref]
+		if removal.outcome == g.sequence {
+			if old = w.old(removal.time); old {
+				delete(w.removals, g.ref)
+			}
+			return old
+		}
+		return true
+	})
+}
+
+func (w *World) old(since time.Time) bool { return w.now.Sub(since) >= tombstoneAge }
+
+// forget cuts off the oldest graves that say they are done with.
+func forget(graves []grave, done func(grave) bool) []grave {
+	for len(graves) > 0 && done(graves[0]) {
+		graves = graves[1:]
 	}
+	return graves
 }
 
 func (w *World) touch(ref Ref) { w.touched[ref] = struct{}{} }

@@ -85,7 +85,7 @@ func open(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
-	fence, err := log.RaiseFence(t.Context(), "planner/test", "")
+	fence, err := log.RaiseFence(t.Context(), "planner/test", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

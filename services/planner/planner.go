@@ -40,6 +40,8 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Writer names this instance in entries, Version its program.
 	Writer, Version string
+	// Gates are the feature gates that rules obey while this planner leads, by name. They stand in its fence.
+	Gates map[string]bool
 	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: as many as the log's limits
 	// allow, at most 20,000.
 	CompactAfter uint64
@@ -181,7 +183,7 @@ func (p *planner) lead(ctx context.Context) {
 	if p.fence != 0 {
 		return
 	}
-	fence, err := p.Journal.RaiseFence(ctx, p.Writer, p.Version)
+	fence, err := p.Journal.RaiseFence(ctx, p.Writer, p.Version, p.Gates)
 	if err != nil {
 		p.Logger.Warn().Err(err).Msg("cannot raise the fence, trying again")
 		return

@@ -1629,7 +1629,9 @@ func (x *Outcome) GetTook() *durationpb.Duration {
 
 // FenceRaised makes its writer the only one that can append commands, until the next one is raised.
 type FenceRaised struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Feature gates that the rules obey from here on, by name. Those left out are off.
+	Gates         map[string]bool `protobuf:"bytes,1,rep,name=gates,proto3" json:"gates,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1662,6 +1664,13 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
 	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FenceRaised) GetGates() map[string]bool {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
 }
 
 var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
@@ -1793,8 +1802,13 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eRESULT_APPLIED\x10\x01\x12\x12\n" +
 	"\x0eRESULT_REFUSED\x10\x02\x12\x15\n" +
-	"\x11RESULT_SUPERSEDED\x10\x03\"\r\n" +
-	"\vFenceRaisedB,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
+	"\x11RESULT_SUPERSEDED\x10\x03\"\x81\x01\n" +
+	"\vFenceRaised\x128\n" +
+	"\x05gates\x18\x01 \x03(\v2\".shiplog.v1.FenceRaised.GatesEntryR\x05gates\x1a8\n" +
+	"\n" +
+	"GatesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01B,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
 
 var (
 	file_shiplog_v1_entry_proto_rawDescOnce sync.Once
@@ -1809,7 +1823,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
@@ -1832,8 +1846,9 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*WakeAt)(nil),                // 18: shiplog.v1.WakeAt
 	(*Outcome)(nil),               // 19: shiplog.v1.Outcome
 	(*FenceRaised)(nil),           // 20: shiplog.v1.FenceRaised
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	nil,                           // 21: shiplog.v1.FenceRaised.GatesEntry
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
@@ -1847,13 +1862,13 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	4,  // 8: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
 	4,  // 9: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
 	8,  // 10: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	21, // 11: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	22, // 12: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	22, // 11: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	23, // 12: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
 	11, // 13: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
 	12, // 14: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
 	0,  // 15: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	22, // 16: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	22, // 17: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	23, // 16: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	23, // 17: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
 	14, // 18: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
 	4,  // 19: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
 	15, // 20: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
@@ -1861,16 +1876,17 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	17, // 22: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
 	18, // 23: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
 	1,  // 24: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	22, // 25: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	23, // 25: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
 	2,  // 26: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
 	4,  // 27: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
 	14, // 28: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	21, // 29: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	22, // 29: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	21, // 30: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -1901,7 +1917,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
