@@ -61,7 +61,7 @@ func TestDefaultsAreStored(t *testing.T) {
 			t.Fatalf("create with %s: %v", patch, err)
 		}
 		raw, _ := json.Marshal(stored.Object["spec"])
-		want := `{"minReadySeconds":0,"replicas":1,"revisionHistoryLimit":10,"selector":{"matchLabels":{"app":"sample"}},` +
+		want := `{"minReadySeconds":0,"replicas":1,"revisionHistoryLimit":10,"scaleStrategy":{},"selector":{"matchLabels":{"app":"sample"}},` +
 			`"template":{"metadata":{"annotations":{"kept":"yes"},"creationTimestamp":null,"labels":{"app":"sample"}},` +
 			`"spec":{"containers":[{"image":"nginx:1","name":"main"}],"unknownField":"kept"}},` +
 			`"updateStrategy":{"maxUnavailable":"20%","partition":0,"type":"ReCreate"}}`
@@ -97,17 +97,17 @@ func TestSpecRules(t *testing.T) {
 		{`{"spec":{"progressDeadlineSeconds":11,"minReadySeconds":10}}`, ""},
 		{`{"spec":{"progressDeadlineSeconds":2147483647,"minReadySeconds":2147483647}}`, ""},
 		{`{"spec":{"scaleStrategy":{"podsToDelete":["a","a"]}}}`, "spec.scaleStrategy.podsToDelete[1]: Duplicate value"},
-		{`{"spec":{"scaleStrategy":{"maxUnavailable":"5"}}}`, "scaleStrategy.maxUnavailable must be"},
+		{`{"spec":{"scaleStrategy":{"maxUnavailable":"5"}}}`, "spec.scaleStrategy.maxUnavailable: Invalid value: \"5\": maxUnavailable must be"},
 		{`{"spec":{"scaleStrategy":{"maxUnavailable":"33.3%"}}}`, ""},
 		{`{"spec":{"scaleStrategy":{"maxUnavailable":0}}}`, ""},
 		{`{"spec":{"updateStrategy":{"type":"Other"}}}`, `spec.updateStrategy.type: Unsupported value: "Other"`},
 		{`{"spec":{"updateStrategy":{"type":"OnDelete"}}}`, ""},
 		{`{"spec":{"updateStrategy":{"type":""}}}`, ""},
-		{`{"spec":{"updateStrategy":{"partition":"5"}}}`, "updateStrategy.partition must be"},
-		{`{"spec":{"updateStrategy":{"partition":-1}}}`, "updateStrategy.partition must be"},
+		{`{"spec":{"updateStrategy":{"partition":"5"}}}`, "partition must be"},
+		{`{"spec":{"updateStrategy":{"partition":-1}}}`, "partition must be"},
 		{`{"spec":{"updateStrategy":{"partition":"99.9%"}}}`, ""},
-		{`{"spec":{"updateStrategy":{"maxUnavailable":"x%"}}}`, "updateStrategy.maxUnavailable must be"},
-		{`{"spec":{"updateStrategy":{"maxSurge":"-1%"}}}`, "updateStrategy.maxSurge must be"},
+		{`{"spec":{"updateStrategy":{"maxUnavailable":"x%"}}}`, "maxUnavailable must be"},
+		{`{"spec":{"updateStrategy":{"maxSurge":"-1%"}}}`, "maxSurge must be"},
 		{`{"spec":{"updateStrategy":{"maxUnavailable":0}}}`, "maxUnavailable and maxSurge should not both be less than 1"},
 		{`{"spec":{"updateStrategy":{"maxUnavailable":"0%","maxSurge":"0.0%"}}}`, "maxUnavailable and maxSurge should not both be less than 1"},
 		{`{"spec":{"updateStrategy":{"maxUnavailable":0,"maxSurge":1}}}`, ""},

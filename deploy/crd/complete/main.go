@@ -1,7 +1,7 @@
 // Command complete adds to generated CRDs what the markers of controller-gen cannot say: a sketch of the Pod template, so
-// that the API server itself can check the few fields that matter, and bounds on label selectors, without which the cost
-// of the rules over them has no limit. Everything else of a template stays without a schema. It rewrites the files that
-// it is given and touches nothing else.
+// that the API server itself can check the few fields that matter, bounds on label selectors, without which the cost
+// of the rules over them has no limit. Everything else of a template stays without a
+// schema. It rewrites the files that it is given and touches nothing else.
 package main
 
 import (

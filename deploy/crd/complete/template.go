@@ -15,12 +15,14 @@ func sketch(template apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchema
 	})
 	spec.XValidations = apiextensionsv1.ValidationRules{
 		{
-			Rule:    "!has(self.restartPolicy) || self.restartPolicy in ['', 'Always']",
-			Message: "template.spec.restartPolicy must be 'Always'",
+			Rule:      "!has(self.restartPolicy) || self.restartPolicy in ['', 'Always']",
+			Message:   "template.spec.restartPolicy must be 'Always'",
+			FieldPath: ".restartPolicy",
 		},
 		{
-			Rule:    "!has(self.activeDeadlineSeconds)",
-			Message: "template.spec.activeDeadlineSeconds is forbidden: the Pods shall run for ever",
+			Rule:      "!has(self.activeDeadlineSeconds)",
+			Message:   "template.spec.activeDeadlineSeconds is forbidden: the Pods shall run for ever",
+			FieldPath: ".activeDeadlineSeconds",
 		},
 	}
 	described := open(map[string]apiextensionsv1.JSONSchemaProps{"metadata": metadata, "spec": spec})
@@ -58,7 +60,8 @@ func selectorMatchesTemplate() apiextensionsv1.ValidationRules {
 		{
 			Rule: "!has(self.selector.matchLabels) || self.selector.matchLabels.all(k, " + template +
 				" && k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])",
-			Message: "template.metadata.labels must match selector.matchLabels",
+			Message:   "template.metadata.labels must match selector.matchLabels",
+			FieldPath: ".template.metadata.labels",
 		},
 		{
 			Rule: "!has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, " +
@@ -66,7 +69,8 @@ func selectorMatchesTemplate() apiextensionsv1.ValidationRules {
 				"(e.operator == 'Exists' || (has(e.values) && ((e.operator == 'In' && self.template.metadata.labels[e.key] in e.values) || " +
 				"(e.operator == 'NotIn' && !(self.template.metadata.labels[e.key] in e.values))))) : " +
 				"e.operator in ['NotIn', 'DoesNotExist'])",
-			Message: "template.metadata.labels must match selector.matchExpressions",
+			Message:   "template.metadata.labels must match selector.matchExpressions",
+			FieldPath: ".template.metadata.labels",
 		},
 	}
 }

@@ -4,21 +4,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-)
 
-// Keys that a CloneSet or its Pods carry.
-const (
-	// CloneSetInstanceID is a label on Pods and claims: which claims belong to which Pod.
-	CloneSetInstanceID = "apps.kruise.io/cloneset-instance-id"
-	// SpecifiedDeleteKey is a label on a Pod that is to be deleted; any value.
-	SpecifiedDeleteKey = "apps.kruise.io/specified-delete"
-	// CloneSetScalingExcludePreparingDeleteKey is a label on a CloneSet: "true" leaves Pods in PreparingDelete out of the
-	// count when scaling.
-	CloneSetScalingExcludePreparingDeleteKey = "apps.kruise.io/cloneset-scaling-exclude-preparing-delete"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 )
-
-// DefaultCloneSetMaxUnavailable is the default of spec.updateStrategy.maxUnavailable.
-const DefaultCloneSetMaxUnavailable = "20%"
 
 // CloneSetUpdateStrategyType says how Pods come to a new revision.
 // +kubebuilder:validation:Enum=ReCreate;InPlaceIfPossible;InPlaceOnly;OnDelete;""
@@ -40,8 +28,8 @@ const (
 //
 // Rules about Pods that exist (podsToDelete) or about the old and the new template (InPlaceOnly) are not for a schema.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.progressDeadlineSeconds) || self.progressDeadlineSeconds == 2147483647 || self.progressDeadlineSeconds > (has(self.minReadySeconds) ? self.minReadySeconds : 0)",message="progressDeadlineSeconds must be greater than minReadySeconds"
-// +kubebuilder:validation:XValidation:rule="(has(self.replicas) && self.replicas == 0) || !has(self.updateStrategy) || !has(self.updateStrategy.maxUnavailable) || (type(self.updateStrategy.maxUnavailable) == int ? int(self.updateStrategy.maxUnavailable) >= 1 : !string(self.updateStrategy.maxUnavailable).matches('^0+([.]0+)?%$')) || (has(self.updateStrategy.maxSurge) && (type(self.updateStrategy.maxSurge) == int ? int(self.updateStrategy.maxSurge) >= 1 : !string(self.updateStrategy.maxSurge).matches('^0+([.]0+)?%$')))",message="updateStrategy: maxUnavailable and maxSurge should not both be less than 1"
+// +kubebuilder:validation:XValidation:rule="!has(self.progressDeadlineSeconds) || self.progressDeadlineSeconds == 2147483647 || self.progressDeadlineSeconds > (has(self.minReadySeconds) ? self.minReadySeconds : 0)",message="progressDeadlineSeconds must be greater than minReadySeconds",fieldPath=".progressDeadlineSeconds"
+// +kubebuilder:validation:XValidation:rule="(has(self.replicas) && self.replicas == 0) || !has(self.updateStrategy) || !has(self.updateStrategy.maxUnavailable) || (type(self.updateStrategy.maxUnavailable) == int ? int(self.updateStrategy.maxUnavailable) >= 1 : !string(self.updateStrategy.maxUnavailable).matches('^0+([.]0+)?%$')) || (has(self.updateStrategy.maxSurge) && (type(self.updateStrategy.maxSurge) == int ? int(self.updateStrategy.maxSurge) >= 1 : !string(self.updateStrategy.maxSurge).matches('^0+([.]0+)?%$')))",message="maxUnavailable and maxSurge should not both be less than 1",fieldPath=".updateStrategy.maxUnavailable"
 type CloneSetSpec struct {
 	// Replicas is the wanted number of Pods.
 	// +kubebuilder:default=1
@@ -64,6 +52,7 @@ type CloneSetSpec struct {
 	VolumeClaimTemplates []corev1.PersistentVolumeClaim `json:"volumeClaimTemplates,omitempty"`
 
 	// ScaleStrategy says how Pods are added and taken away.
+	// +kubebuilder:default={}
 	ScaleStrategy CloneSetScaleStrategy `json:"scaleStrategy,omitempty"`
 
 	// UpdateStrategy says how Pods come to a new revision.
@@ -81,7 +70,7 @@ type CloneSetSpec struct {
 	MinReadySeconds int32 `json:"minReadySeconds,omitempty"`
 
 	// Lifecycle names the points at which an outside controller may hold a Pod.
-	Lifecycle *Lifecycle `json:"lifecycle,omitempty"`
+	Lifecycle *v1beta1.Lifecycle `json:"lifecycle,omitempty"`
 
 	// ProgressDeadlineSeconds is how long a rollout may go without end before condition Progressing says so. Absent and
 	// 2147483647: no deadline.
@@ -99,7 +88,7 @@ type CloneSetScaleStrategy struct {
 	// rounded up. Absent: no limit.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="scaleStrategy.maxUnavailable must be an integer of at least 0, or a percentage that ends in %"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="maxUnavailable must be an integer of at least 0, or a percentage that ends in %"
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// DisablePVCReuse gives new Pods new claims even where claims of deleted Pods are free.
@@ -108,7 +97,7 @@ type CloneSetScaleStrategy struct {
 
 // CloneSetUpdateStrategy says how Pods come to a new revision.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.type) || self.type != 'InPlaceOnly' || !has(self.maxSurge) || (type(self.maxSurge) == int ? int(self.maxSurge) == 0 : string(self.maxSurge).matches('^0+([.]0+)?%$'))",message="can not use maxSurge with strategy type InPlaceOnly"
+// +kubebuilder:validation:XValidation:rule="!has(self.type) || self.type != 'InPlaceOnly' || !has(self.maxSurge) || (type(self.maxSurge) == int ? int(self.maxSurge) == 0 : string(self.maxSurge).matches('^0+([.]0+)?%$'))",message="can not use maxSurge with strategy type InPlaceOnly",fieldPath=".maxSurge"
 type CloneSetUpdateStrategy struct {
 	// Type is one of ReCreate, InPlaceIfPossible, InPlaceOnly, OnDelete.
 	// +kubebuilder:default=ReCreate
@@ -118,7 +107,7 @@ type CloneSetUpdateStrategy struct {
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="updateStrategy.partition must be an integer of at least 0, or a percentage that ends in %"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="partition must be an integer of at least 0, or a percentage that ends in %"
 	Partition *intstr.IntOrString `json:"partition,omitempty"`
 
 	// MaxUnavailable limits how many Pods may be unavailable during update and deletion, as a number or a percentage of
@@ -126,104 +115,35 @@ type CloneSetUpdateStrategy struct {
 	// +kubebuilder:default="20%"
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="updateStrategy.maxUnavailable must be an integer of at least 0, or a percentage that ends in %"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="maxUnavailable must be an integer of at least 0, or a percentage that ends in %"
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// MaxSurge limits how many Pods may exist above replicas during update, as a number or a percentage of replicas
 	// rounded up. Absent: 0.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="updateStrategy.maxSurge must be an integer of at least 0, or a percentage that ends in %"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?%$')",message="maxSurge must be an integer of at least 0, or a percentage that ends in %"
 	MaxSurge *intstr.IntOrString `json:"maxSurge,omitempty"`
 
 	// Paused keeps new updates of Pods from starting; scaling goes on.
 	Paused bool `json:"paused,omitempty"`
 
 	// PriorityStrategy orders the Pods of an update.
-	PriorityStrategy *UpdatePriorityStrategy `json:"priorityStrategy,omitempty"`
+	PriorityStrategy *v1beta1.UpdatePriorityStrategy `json:"priorityStrategy,omitempty"`
 
 	// ScatterStrategy spreads Pods with the same label value over the whole order of an update.
-	ScatterStrategy UpdateScatterStrategy `json:"scatterStrategy,omitempty"`
+	ScatterStrategy v1beta1.UpdateScatterStrategy `json:"scatterStrategy,omitempty"`
 
 	// InPlaceUpdateStrategy says how a Pod is updated in place.
 	InPlaceUpdateStrategy *InPlaceUpdateStrategy `json:"inPlaceUpdateStrategy,omitempty"`
 }
 
-// CloneSetStatus is what a CloneSet was when its controller last looked. Counts are of active Pods.
-type CloneSetStatus struct {
-	// ObservedGeneration is the generation that this status answers.
-	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-
-	// Replicas is the number of Pods.
-	Replicas int32 `json:"replicas"`
-	// ReadyReplicas is how many of them are ready.
-	ReadyReplicas int32 `json:"readyReplicas"`
-	// AvailableReplicas is how many have been ready for minReadySeconds.
-	AvailableReplicas int32 `json:"availableReplicas"`
-
-	// UpdatedReplicas is how many Pods are of the update revision.
-	UpdatedReplicas int32 `json:"updatedReplicas"`
-	// UpdatedReadyReplicas is how many of those are ready.
-	UpdatedReadyReplicas int32 `json:"updatedReadyReplicas"`
-	// UpdatedAvailableReplicas is how many of those have been ready for minReadySeconds. Not required by the schema, but
-	// always written.
-	// +optional
-	UpdatedAvailableReplicas int32 `json:"updatedAvailableReplicas"`
-	// ExpectedUpdatedReplicas is how many Pods shall be of the update revision: replicas without partition. Not required
-	// by the schema, but always written.
-	// +optional
-	ExpectedUpdatedReplicas int32 `json:"expectedUpdatedReplicas"`
-
-	// UpdateRevision is the name of the newest revision.
-	UpdateRevision string `json:"updateRevision,omitempty"`
-	// CurrentRevision is the name of the revision that all Pods had last.
-	CurrentRevision string `json:"currentRevision,omitempty"`
-
-	// CollisionCount is how often the name of a new revision was taken.
-	CollisionCount *int32 `json:"collisionCount,omitempty"`
-
-	// Conditions are the newest observations by type.
-	Conditions []CloneSetCondition `json:"conditions,omitempty"`
-
-	// LabelSelector is the selector as a string, for the scale subresource.
-	LabelSelector string `json:"labelSelector,omitempty"`
-}
-
-// CloneSetConditionType names a condition.
-type CloneSetConditionType string
-
-// Types of conditions.
-const (
-	// CloneSetConditionFailedScale: Pods could not be created or deleted.
-	CloneSetConditionFailedScale CloneSetConditionType = "FailedScale"
-	// CloneSetConditionFailedUpdate: Pods could not be updated.
-	CloneSetConditionFailedUpdate CloneSetConditionType = "FailedUpdate"
-	// CloneSetConditionTypeProgressing: how the rollout stands against its deadline.
-	CloneSetConditionTypeProgressing CloneSetConditionType = "Progressing"
-)
-
-// CloneSetConditionReason says why condition Progressing is as it is.
-type CloneSetConditionReason string
-
-// Reasons of condition Progressing.
-const (
-	CloneSetAvailable                  CloneSetConditionReason = "CloneSetAvailable"
-	CloneSetProgressPaused             CloneSetConditionReason = "CloneSetPaused"
-	CloneSetProgressPartitionAvailable CloneSetConditionReason = "ProgressPartitionAvailable"
-	CloneSetProgressDeadlineExceeded   CloneSetConditionReason = "ProgressDeadlineExceeded"
-	CloneSetProgressUpdated            CloneSetConditionReason = "CloneSetUpdated"
-)
-
-// CloneSetCondition is one observation of a CloneSet.
-type CloneSetCondition struct {
-	Type   CloneSetConditionType  `json:"type"`
-	Status corev1.ConditionStatus `json:"status"`
-	// LastUpdateTime is when status or reason changed.
-	LastUpdateTime metav1.Time `json:"lastUpdateTime,omitempty"`
-	// LastTransitionTime is when status changed.
-	LastTransitionTime metav1.Time `json:"lastTransitionTime,omitempty"`
-	Reason             string      `json:"reason,omitempty"`
-	Message            string      `json:"message,omitempty"`
+// InPlaceUpdateStrategy says how a Pod is updated in place. What v1beta1 says about pulling images beforehand, annotations
+// say here.
+type InPlaceUpdateStrategy struct {
+	// GracePeriodSeconds is the time between making the Pod not ready and changing its spec.
+	// +kubebuilder:validation:XValidation:rule="self >= 0",message="gracePeriodSeconds must be greater than or equal to 0"
+	GracePeriodSeconds int32 `json:"gracePeriodSeconds,omitempty"`
 }
 
 // CloneSet runs interchangeable Pods, each with claims of its own where asked for.
@@ -247,8 +167,8 @@ type CloneSet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   CloneSetSpec   `json:"spec,omitempty"`
-	Status CloneSetStatus `json:"status,omitempty"`
+	Spec   CloneSetSpec           `json:"spec,omitempty"`
+	Status v1beta1.CloneSetStatus `json:"status,omitempty"`
 }
 
 // CloneSetList is a list of CloneSets.

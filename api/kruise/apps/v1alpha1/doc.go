@@ -1,13 +1,7 @@
-// Package v1alpha1 holds the Go types of the custom resources in apps.kruise.io/v1alpha1. Field names, JSON names and what
-// is required are OpenKruise 1.9's: manifests, clients and tools written for it work unchanged. The markers decide what the
-// API server itself defaults and refuses; what a schema cannot say is left to the planner.
-//
-// The types carry no behaviour. After a change run `go generate ./api/kruise/...`, which renews the deep copies here and
-// the manifests in deploy/crd.
+// Package v1alpha1 holds the Go types of apps.kruise.io/v1alpha1, the version that manifests for OpenKruise 1.9 are written
+// in. It is served and never stored: what it has in common with v1beta1 is v1beta1's, what differs is turned into v1beta1
+// by package conversion. The API server's schema of this version comes from here; nothing else reads these types.
 //
 // +kubebuilder:object:generate=true
 // +groupName=apps.kruise.io
 package v1alpha1
-
-//go:generate go tool -modfile=../../../../tools/go.mod controller-gen object crd paths=. output:crd:dir=../../../../deploy/crd
-//go:generate go run ../../../../deploy/crd/complete ../../../../deploy/crd/apps.kruise.io_clonesets.yaml

@@ -1,4 +1,4 @@
-package v1alpha1
+package v1beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -7,6 +7,19 @@ type InPlaceUpdateStrategy struct {
 	// GracePeriodSeconds is the time between making the Pod not ready and changing its spec.
 	// +kubebuilder:validation:XValidation:rule="self >= 0",message="gracePeriodSeconds must be greater than or equal to 0"
 	GracePeriodSeconds int32 `json:"gracePeriodSeconds,omitempty"`
+
+	// ImagePreDownloadParallelism is on how many nodes at once new images are pulled before Pods are updated. Absent: 1.
+	// +kubebuilder:validation:XValidation:rule="self >= 0",message="imagePreDownloadParallelism must be greater than or equal to 0"
+	ImagePreDownloadParallelism *int32 `json:"imagePreDownloadParallelism,omitempty"`
+
+	// ImagePreDownloadTimeoutSeconds is how long a node may take for one image. Absent: 300.
+	// +kubebuilder:validation:XValidation:rule="self >= 0",message="imagePreDownloadTimeoutSeconds must be greater than or equal to 0"
+	ImagePreDownloadTimeoutSeconds *int32 `json:"imagePreDownloadTimeoutSeconds,omitempty"`
+
+	// ImagePreDownloadMinUpdatedReadyPods is how many Pods must be updated and ready before images are pulled for the others.
+	// Absent: 0.
+	// +kubebuilder:validation:XValidation:rule="self >= 0",message="imagePreDownloadMinUpdatedReadyPods must be greater than or equal to 0"
+	ImagePreDownloadMinUpdatedReadyPods *int32 `json:"imagePreDownloadMinUpdatedReadyPods,omitempty"`
 }
 
 // UpdatePriorityStrategy orders the Pods of an update, by weights or by the numbers in labels, not by both.

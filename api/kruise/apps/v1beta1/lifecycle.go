@@ -1,4 +1,4 @@
-package v1alpha1
+package v1beta1
 
 // LifecycleStateType is the value of the label LifecycleStateKey on a Pod.
 type LifecycleStateType string
