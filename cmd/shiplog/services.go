@@ -16,6 +16,7 @@ import (
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/executor"
 	"shiplog.dev/services/planner"
+	"shiplog.dev/services/planner/decide/inplace"
 	"shiplog.dev/services/watcher"
 )
 
@@ -50,7 +51,7 @@ var plannerService = service{
 	run: func(ctx context.Context, s surroundings) error {
 		return planner.Run(ctx, planner.Options{
 			Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("planner"), Version: version(),
-			Ready: s.health.ready("planner"),
+			Ready: s.health.ready("planner"), Gates: map[string]bool{inplace.GateEnvFromMetadata: true},
 		})
 	},
 }

@@ -38,8 +38,8 @@ type Resources struct {
 
 func (r Resources) empty() bool { return len(r.Limits) == 0 && len(r.Requests) == 0 }
 
-// with returns the resources with some amounts replaced or added.
-func (r Resources) with(change Resources) Resources {
+// With returns the resources with some amounts replaced or added.
+func (r Resources) With(change Resources) Resources {
 	over := func(base, change map[string]Amount) map[string]Amount {
 		if len(change) == 0 {
 			return base

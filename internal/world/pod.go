@@ -167,7 +167,7 @@ func (p *Pod) patched(patch []byte) (*Pod, error) {
 					out.Containers[i].Image = change.Image
 				}
 				if !change.Resources.empty() {
-					out.Containers[i].Resources = out.Containers[i].Resources.with(change.Resources)
+					out.Containers[i].Resources = out.Containers[i].Resources.With(change.Resources)
 				}
 			}
 		}

@@ -3,6 +3,7 @@ package scenario
 import (
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/dump"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -19,6 +21,7 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/cloneset"
+	"shiplog.dev/services/planner/decide/inplace"
 )
 
 // cluster is a log, the world folded from it, and the little of an API server, a scheduler and a kubelet that scenarios
@@ -33,6 +36,7 @@ type cluster struct {
 	wakes   map[string]*shiplogv1.WakeAt
 	stale   bool
 	aliases []string // old, new pairs
+	envs    map[string]env
 	pods    int
 	revs    int
 }
@@ -52,10 +56,19 @@ type object struct {
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{
 		t: t, world: world.New(), now: time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC), version: 100,
-		objects: map[world.Ref]object{}, wakes: map[string]*shiplogv1.WakeAt{},
+		objects: map[world.Ref]object{}, wakes: map[string]*shiplogv1.WakeAt{}, envs: map[string]env{},
 	}
-	c.append(&shiplogv1.Entry{Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{}}})
+	c.raiseFence()
 	return c
+}
+
+// raiseFence begins the reign of a planner with the default gates and those given.
+func (c *cluster) raiseFence(gates ...string) {
+	on := map[string]bool{inplace.GateEnvFromMetadata: true}
+	for _, gate := range gates {
+		on[gate] = true
+	}
+	c.append(&shiplogv1.Entry{Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{Gates: on}}})
 }
 
 func (c *cluster) append(entry *shiplogv1.Entry) uint64 {
@@ -193,6 +206,14 @@ func (c *cluster) name(real, alias string) {
 
 func (c *cluster) alias(text string) string { return strings.NewReplacer(c.aliases...).Replace(text) }
 
+// realAll puts the generated names into a text.
+func (c *cluster) realAll(text string) string {
+	for i := 0; i < len(c.aliases); i += 2 {
+		text = strings.ReplaceAll(text, c.aliases[i+1], c.aliases[i])
+	}
+	return text
+}
+
 func (c *cluster) real(alias string) string {
 	for i := 1; i < len(c.aliases); i += 2 {
 		if c.aliases[i] == alias {
@@ -303,7 +324,9 @@ func (c *cluster) kubelet(except []string) {
 			c.t.Fatal(err)
 		}
 		status := child(o.tree, "status")
-		child(o.tree, "spec")["nodeName"] = "n1"
+		if spec := child(o.tree, "spec"); spec["nodeName"] == nil {
+			spec["nodeName"] = "n1"
+		}
 		status["phase"] = "Running"
 		var statuses []any
 		for i, container := range pod.Spec.Containers {
@@ -316,14 +339,109 @@ func (c *cluster) kubelet(except []string) {
 					started = pod.Status.ContainerStatuses[i].State.Running.StartedAt.Format(time.RFC3339)
 				}
 			}
-			statuses = append(statuses, map[string]any{
+			key := ref.Name + "/" + container.Name
+			if c.envs[key].restarts != restarts || c.envs[key].hash == nil {
+				c.envs[key] = env{restarts, envOf(&pod, &container)} // a container reads its env when it starts
+			}
+			one := map[string]any{
 				"name": container.Name, "image": container.Image, "imageID": "id-of-" + container.Image, "ready": true, "restartCount": restarts,
-				"state": map[string]any{"running": map[string]any{"startedAt": started}},
-			})
+				"containerID": fmt.Sprintf("%s-%d", key, restarts), "state": map[string]any{"running": map[string]any{"startedAt": started}},
+			}
+			if len(container.Resources.Requests) > 0 && !resizePending(&pod) {
+				one["resources"] = child(o.tree, "spec")["containers"].([]any)[i].(map[string]any)["resources"]
+			} else if i < len(pod.Status.ContainerStatuses) && pod.Status.ContainerStatuses[i].Resources != nil {
+				one["resources"] = child(o.tree, "status")["containerStatuses"].([]any)[i].(map[string]any)["resources"]
+			}
+			statuses = append(statuses, one)
 		}
 		status["containerStatuses"] = statuses
 		c.setConditions(status, pod, true)
 		if after, _ := json.Marshal(o.tree); string(after) != string(before) {
+			c.store(o, 0)
+		}
+	}
+}
+
+// env is what a container read from its Pod's metadata when it was started for the given time.
+type env struct {
+	restarts int32
+	hash     *uint64
+}
+
+func resizePending(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodResizePending })
+}
+
+// envOf is the hash over the env of a container that comes from metadata, as inplace-update R24 has it; 0: there is none.
+func envOf(pod *corev1.Pod, container *corev1.Container) *uint64 {
+	type variable struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+	var variables []variable
+	for _, one := range container.Env {
+		if one.ValueFrom == nil || one.ValueFrom.FieldRef == nil {
+			continue
+		}
+		for kind, values := range map[string]map[string]string{"labels": pod.Labels, "annotations": pod.Annotations} {
+			if key, is := strings.CutPrefix(one.ValueFrom.FieldRef.FieldPath, "metadata."+kind+"['"); is {
+				variables = append(variables, variable{one.Name, values[strings.TrimSuffix(key, "']")]})
+			}
+		}
+	}
+	sum := uint64(0)
+	if variables != nil {
+		slices.SortFunc(variables, func(a, b variable) int { return strings.Compare(a.Name, b.Name) })
+		sum = deepHash(variables)
+	}
+	return &sum
+}
+
+func deepHash(value any) uint64 {
+	data, _ := json.Marshal(value)
+	sum := fnv.New32a()
+	fmt.Fprintf(sum, "%v", dump.ForHash(data))
+	return uint64(sum.Sum32())
+}
+
+// agents report what runs in every Pod (inplace-update R34). With restart they first restart the containers whose env is not
+// what the metadata says now, in Pods that may not be ready (R35).
+func (c *cluster) agents(restart bool) {
+	for _, ref := range slices.SortedFunc(maps.Keys(c.objects), world.CompareRefs) {
+		if ref.Resource != world.ResourcePods {
+			continue
+		}
+		o := c.objects[ref]
+		data, _ := json.Marshal(o.tree)
+		var pod corev1.Pod
+		if err := json.Unmarshal(data, &pod); err != nil {
+			c.t.Fatal(err)
+		}
+		shut := slices.ContainsFunc(pod.Status.Conditions, func(held corev1.PodCondition) bool {
+			return string(held.Type) == inplace.ReadyCondition && held.Status == corev1.ConditionFalse
+		})
+		var containers []any
+		for i, status := range pod.Status.ContainerStatuses {
+			key, container := ref.Name+"/"+status.Name, &pod.Spec.Containers[i]
+			running := c.envs[key]
+			if wanted := envOf(&pod, container); restart && shut && *running.hash != *wanted {
+				running = env{status.RestartCount + 1, wanted}
+				c.envs[key] = running
+				tree := child(o.tree, "status")["containerStatuses"].([]any)[i].(map[string]any)
+				tree["restartCount"], tree["containerID"] = running.restarts, fmt.Sprintf("%s-%d", key, running.restarts)
+				tree["state"] = map[string]any{"running": map[string]any{"startedAt": c.now.Format(time.RFC3339)}}
+			}
+			hashes := map[string]any{"plainHash": deepHash(map[string]string{"image": status.Image, "name": status.Name})}
+			if *running.hash != 0 {
+				hashes["extractedEnvFromMetadataHash"] = *running.hash
+			}
+			containers = append(containers, map[string]any{
+				"name": status.Name, "containerID": fmt.Sprintf("%s-%d", key, running.restarts), "restartCount": running.restarts, "hashes": hashes,
+			})
+		}
+		if containers != nil {
+			meta, _ := json.Marshal(map[string]any{"containers": containers})
+			child(child(o.tree, "metadata"), "annotations")[inplace.RuntimeAnnotation] = string(meta)
 			c.store(o, 0)
 		}
 	}

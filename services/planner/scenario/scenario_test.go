@@ -12,11 +12,19 @@
 //	fail web-a [phase=Failed]             the containers of a Pod stop being ready
 //	starts web-a image=v2                 the kubelet starts an image that is no longer wanted, and it gets ready
 //	delete web-a                          somebody deletes a Pod by hand
-//	label web-a key=value                 somebody labels a Pod
+//	label web-a key=value                 somebody labels a Pod; key=- takes the label away
+//	annotate web-a key                    somebody annotates a Pod with the text below the line; without text takes it away
+//	finalizer web-a key [remove]          somebody adds or removes a finalizer
+//	node n1 zone=a                        a node with labels
+//	place web-a n2                        the scheduler puts a Pod on a node
+//	agent [restart]                       node agents report what runs; with restart they restart what has other env than it should
+//	resize web-a infeasible why...        the kubelet does not resize the containers of a Pod
+//	gates NAME...                         another planner leads, with these feature gates beside the default ones
 //	tick +30s                             time passes
 //	stale / fresh                         the watcher stops, or resumes, vouching
 //	run                                   apply and kubelet until nothing is commanded any more, at one moment
-//	pods, status                          show Pods, or the status of CloneSets
+//	pods, status, claims, revisions       show Pods, the status of CloneSets, claims, or ControllerRevisions
+//	pod web-a                             show one Pod's metadata and conditions
 package scenario
 
 import (
@@ -104,9 +112,53 @@ func (c *cluster) step(d *datadriven.TestData) string {
 	case "label":
 		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
 		for _, argument := range d.CmdArgs[1:] {
-			child(child(o.tree, "metadata"), "labels")[argument.Key] = strings.Join(argument.Vals, ",")
+			labels := child(child(o.tree, "metadata"), "labels")
+			if labels[argument.Key] = strings.Join(argument.Vals, ","); labels[argument.Key] == "-" {
+				delete(labels, argument.Key)
+			}
 		}
 		c.store(o, 0)
+	case "annotate":
+		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
+		annotations := child(child(o.tree, "metadata"), "annotations")
+		if annotations[d.CmdArgs[1].Key] = c.realAll(d.Input); d.Input == "" {
+			delete(annotations, d.CmdArgs[1].Key)
+		}
+		c.store(o, 0)
+	case "finalizer":
+		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
+		metadata := child(o.tree, "metadata")
+		held, _ := metadata["finalizers"].([]any)
+		if len(d.CmdArgs) > 2 {
+			held = slices.DeleteFunc(held, func(one any) bool { return one == d.CmdArgs[1].Key })
+		} else {
+			held = append(held, d.CmdArgs[1].Key)
+		}
+		metadata["finalizers"] = held
+		c.store(o, 0)
+	case "node":
+		labels := map[string]any{}
+		for _, argument := range d.CmdArgs[1:] {
+			labels[argument.Key] = argument.Vals[0]
+		}
+		name := d.CmdArgs[0].Key
+		c.store(object{&shiplogv1.ObjectRef{Version: "v1", Resource: "nodes", Name: name}, map[string]any{"metadata": map[string]any{"name": name, "labels": labels}}}, 0)
+	case "place":
+		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
+		child(o.tree, "spec")["nodeName"] = d.CmdArgs[1].Key
+		c.store(o, 0)
+	case "agent":
+		c.agents(len(d.CmdArgs) > 0)
+	case "resize":
+		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
+		status := child(o.tree, "status")
+		conditions, _ := status["conditions"].([]any)
+		status["conditions"] = append(conditions, map[string]any{
+			"type": "PodResizePending", "status": "True", "reason": d.CmdArgs[1].Key, "message": strings.Join(keys(d.CmdArgs[2:]), " "),
+		})
+		c.store(o, 0)
+	case "gates":
+		c.raiseFence(keys(d.CmdArgs)...)
 	case "tick":
 		by, err := time.ParseDuration(strings.TrimPrefix(d.CmdArgs[0].Key, "+"))
 		if err != nil {
@@ -124,8 +176,12 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		return c.run(d)
 	case "pods":
 		return c.showPods()
+	case "pod":
+		return c.showPod(d.CmdArgs[0].Key)
 	case "status":
 		return c.showStatus()
+	case "claims", "revisions":
+		return c.showObjects(map[string]string{"claims": world.ResourceClaims, "revisions": world.ResourceRevisions}[d.Cmd])
 	default:
 		d.Fatalf(c.t, "unknown verb %q", d.Cmd)
 	}
@@ -168,6 +224,23 @@ func (c *cluster) cloneset(d *datadriven.TestData) {
 			update["paused"] = value == "true"
 		case "scaleMaxUnavailable":
 			scale["maxUnavailable"] = number
+		case "grace":
+			child(update, "inPlaceUpdateStrategy")["gracePeriodSeconds"] = number
+		case "scatter":
+			update["scatterStrategy"] = pairs(argument.Vals, func(key, value string) any { return map[string]any{"key": key, "value": value} })
+		case "weights":
+			child(update, "priorityStrategy")["weightPriority"] = pairs(argument.Vals, func(label, weight string) any {
+				n, _ := strconv.Atoi(weight)
+				return map[string]any{"weight": float64(n), "matchSelector": map[string]any{"matchLabels": map[string]any{"role": label}}}
+			})
+		case "order":
+			var terms []any
+			for _, key := range argument.Vals {
+				terms = append(terms, map[string]any{"orderedKey": key})
+			}
+			child(update, "priorityStrategy")["orderPriority"] = terms
+		case "reuseClaims":
+			scale["disablePVCReuse"] = value == "false"
 		case "podsToDelete":
 			var names []any
 			for _, name := range argument.Vals {
@@ -194,6 +267,16 @@ func (c *cluster) cloneset(d *datadriven.TestData) {
 	c.store(held, 0)
 }
 
+// pairs reads arguments of the form key:value.
+func pairs(arguments []string, make func(key, value string) any) []any {
+	var out []any
+	for _, argument := range arguments {
+		key, value, _ := strings.Cut(argument, ":")
+		out = append(out, make(key, value))
+	}
+	return out
+}
+
 // run goes on until nothing is commanded any more; time stands still, so ticks do not come.
 func (c *cluster) run(d *datadriven.TestData) string {
 	var out strings.Builder
@@ -218,6 +301,65 @@ func (c *cluster) run(d *datadriven.TestData) string {
 		}
 		fmt.Fprintf(&out, "--\n%s", decided)
 	}
+}
+
+// showPod shows what Kubernetes keeps of a Pod beside its containers.
+func (c *cluster) showPod(name string) string {
+	tree := c.objects[podRef(c.real(name))].tree
+	var out strings.Builder
+	metadata := child(tree, "metadata")
+	for _, field := range []string{"labels", "annotations"} {
+		values := child(metadata, field)
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			fmt.Fprintf(&out, "%s %s: %v\n", strings.TrimSuffix(field, "s"), key, values[key])
+		}
+	}
+	if finalizers, _ := metadata["finalizers"].([]any); len(finalizers) > 0 {
+		fmt.Fprintf(&out, "finalizers: %v\n", finalizers)
+	}
+	conditions, _ := child(tree, "status")["conditions"].([]any)
+	for _, held := range conditions {
+		condition := held.(map[string]any)
+		fmt.Fprintf(&out, "condition %v: %v", condition["type"], condition["status"])
+		for _, key := range []string{"reason", "message"} {
+			if text, has := condition[key]; has {
+				fmt.Fprintf(&out, " %s=%v", key, text)
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return c.alias(out.String())
+}
+
+// showObjects shows the metadata of claims or revisions that people look at.
+func (c *cluster) showObjects(resource string) string {
+	var out strings.Builder
+	for _, ref := range slices.SortedFunc(maps.Keys(c.objects), func(a, b world.Ref) int { return strings.Compare(c.alias(a.Name), c.alias(b.Name)) }) {
+		if ref.Resource != resource {
+			continue
+		}
+		metadata := child(c.objects[ref].tree, "metadata")
+		var owners []string
+		references, _ := metadata["ownerReferences"].([]any)
+		for _, owner := range references {
+			owners = append(owners, fmt.Sprint(owner.(map[string]any)["kind"], "/", owner.(map[string]any)["name"]))
+		}
+		fmt.Fprintf(&out, "%s owners=%s labels=%s", ref.Name, strings.Join(owners, ","), show(child(metadata, "labels")))
+		if resource == world.ResourceRevisions {
+			data, _ := json.Marshal(c.objects[ref].tree["data"])
+			fmt.Fprintf(&out, " revision=%v annotations=%s data=%s", c.objects[ref].tree["revision"], show(child(metadata, "annotations")), data)
+		}
+		out.WriteByte('\n')
+	}
+	if out.Len() == 0 {
+		return "none\n"
+	}
+	return c.alias(out.String())
+}
+
+func show(values map[string]any) string {
+	data, _ := json.Marshal(values)
+	return string(data)
 }
 
 func (c *cluster) showPods() string {
@@ -252,7 +394,14 @@ func (c *cluster) showPods() string {
 		for _, status := range pod.Status.ContainerStatuses {
 			restarts += status.RestartCount
 		}
-		fmt.Fprintf(&out, "%s image=%s %s restarts=%d revision=%s state=%s", ref.Name, pod.Spec.Containers[0].Image, ready, restarts,
+		image := pod.Spec.Containers[0].Image
+		for _, container := range pod.Spec.Containers[1:] {
+			image += "," + container.Image
+		}
+		if pod.Status.Phase == "Failed" || pod.Status.Phase == "Succeeded" {
+			ready = strings.ToLower(pod.Status.Phase)
+		}
+		fmt.Fprintf(&out, "%s image=%s %s restarts=%d revision=%s state=%s", ref.Name, image, ready, restarts,
 			pod.Metadata.Labels["controller-revision-hash"], pod.Metadata.Labels["lifecycle.apps.kruise.io/state"])
 		if pod.Metadata.DeletionTimestamp != "" {
 			out.WriteString(" terminating")

@@ -5,6 +5,7 @@ package cloneset
 import (
 	"time"
 
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
@@ -17,10 +18,18 @@ const (
 	ReleasePod        = "ReleasePod"        // the selector no longer matches it (R1)
 	ScaleUp           = "ScaleUp"           // fewer Pods than wanted (R26.2)
 	ScaleDown         = "ScaleDown"         // more Pods than wanted (R26.5)
+	RemoveFinished    = "RemoveFinished"    // Succeeded or Failed, and replaced (D5)
+	PrepareDelete     = "PrepareDelete"     // a hook holds the Pod that is to be deleted (R33)
+	CancelDelete      = "CancelDelete"      // a Pod in PreparingDelete is needed again (R26.1)
+	CleanClaim        = "CleanClaim"        // a claim whose Pod is gone (R31)
 	SpecifiedDelete   = "SpecifiedDelete"   // named for deletion (R26.4)
 	DrainPod          = "DrainPod"          // takes the Pod out of its Services before the change (inplace-update R9)
+	PrepareUpdate     = "PrepareUpdate"     // a hook holds the Pod that is to be updated (R50)
 	UpdateInPlace     = "UpdateInPlace"     // changes the running Pod (R43)
+	NextBatch         = "NextBatch"         // goes on with an update in place: later containers, or after a grace period
+	ResizePod         = "ResizePod"         // asks the kubelet for other resources (inplace-update R30)
 	UpdateReCreate    = "UpdateReCreate"    // marks the Pod to be replaced (R44)
+	KeepPod           = "KeepPod"           // takes the mark off a Pod that need not be replaced any more (D13)
 	RefreshPod        = "RefreshPod"        // opens the readiness gate, moves the lifecycle state (R36)
 	ReportStatus      = "ReportStatus"      // status differs from the facts
 	PrunePodsToDelete = "PrunePodsToDelete" // named Pods that are gone (R34)
@@ -43,11 +52,17 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	}
 	round := &round{
 		world: w, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge() <= decide.FreshFacts,
-		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{},
+		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
 	}
+	round.spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
 	round.findRevisions()
 	round.gather()
-	round.numbers = calculate(round.counts(), spec)
+	round.cleanClaims()
+	round.updates = calculate(round.counts(false), spec)
+	round.numbers = round.updates
+	if w.Gate(gatePreparingUpdate) {
+		round.numbers = calculate(round.counts(true), spec)
+	}
 	if scaled := round.scale(); !scaled {
 		round.update()
 	}
@@ -95,6 +110,12 @@ func (r *round) mayTry(code string) bool {
 	}
 	r.wakeBy(again, "%s was refused %d times in a row (%s), tried again at %s", code, refusal.Attempt, refusal.Code, again.UTC().Format(time.TimeOnly))
 	return false
+}
+
+// append notes a command about an object that is neither a Pod nor the CloneSet.
+func (r *round) append(command *shiplogv1.Command) {
+	command.Attempt = r.attempt(command.GetReason().GetCode())
+	r.decision.Append(command)
 }
 
 // attempt is how often a kind of effect was refused in a row so far.

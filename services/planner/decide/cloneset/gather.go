@@ -7,11 +7,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
+)
+
+// Feature gates that the rules of CloneSet obey.
+const (
+	gateShortHash         = "CloneSetShortHash"                      // R17
+	gatePartitionRollback = "CloneSetPartitionRollback"              // R24
+	gatePreparingUpdate   = "PreparingUpdateAsUpdate"                // R58
+	gateRecreateForClaims = "RecreatePodWhenChangeVCTInCloneSetGate" // R15
+	gateExcludePreparing  = "CloneSetScalingExcludePreparingDelete"  // R22; OpenKruise has a flag for it
 )
 
 // Labels that CloneSet writes on Pods and revisions (R17, R11).
@@ -36,15 +45,18 @@ type round struct {
 	currentRevision revision
 	collisions      int32
 
-	pods    []pod // active ones, by name, with what is under way
-	facts   []pod // active ones, by name, as the API server last showed them
-	numbers numbers
+	pods     []pod        // active ones, by name, with what is under way
+	facts    []pod        // active ones, by name, as the API server last showed them
+	finished []*world.Pod // Succeeded or Failed, by name
+	numbers  numbers      // for scaling
+	updates  numbers      // for updating: the same, unless Pods that prepare their update count as updated when scaling (R58)
 	// commanded Pods get a command in this round, by name.
 	commanded map[string]bool
 	// wanted are the kinds of effect, by code, that there is a need for in this round, whether or not they may be tried.
 	wanted map[string]bool
-	// updateRan: the update step has chosen, so Pods that it left alone may go back to normal.
+	// updateRan: the update step has chosen, so Pods that are not among the chosen, by name, may go back to normal.
 	updateRan bool
+	chosen    map[string]bool
 
 	// problem keeps the update from going on, for the FailedUpdate condition; empty: none.
 	problem string
@@ -71,7 +83,7 @@ func (r *round) gather() {
 	r.pods, r.facts = make([]pod, 0, len(owned)), make([]pod, 0, len(owned))
 	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
-		leaving := !p.Active() && p.Before != nil && p.Before.Active()
+		leaving := leaving(p)
 		if !r.spec.selector.Matches(labels.Set(p.Labels)) {
 			r.release(p)
 			continue
@@ -88,6 +100,8 @@ func (r *round) gather() {
 		if p.Active() || leaving {
 			one.preparing = one.preparing || leaving
 			r.pods = append(r.pods, one)
+		} else if !p.Terminating {
+			r.finished = append(r.finished, p)
 		}
 	}
 }
@@ -102,11 +116,11 @@ func (r *round) release(p *world.Pod) {
 }
 
 func (r *round) judge(p *world.Pod) pod {
-	_, labelled := p.Labels[v1alpha1.SpecifiedDeleteKey]
+	_, labelled := p.Labels[v1beta1.SpecifiedDeleteKey]
 	one := pod{
 		Pod: p, updated: sameRevision(p.Labels[revisionLabel], r.updateRevision.name),
 		specified: labelled || r.spec.specifiedDelete[p.Name],
-		preparing: lifecycleState(p) == v1alpha1.LifecycleStatePreparingDelete,
+		preparing: lifecycleState(p) == v1beta1.LifecycleStatePreparingDelete,
 	}
 	ready := p.Condition(string(corev1.PodReady))
 	gate := p.Condition(inplace.ReadyCondition)
@@ -115,8 +129,8 @@ func (r *round) judge(p *world.Pod) pod {
 		return one
 	}
 	state := lifecycleState(p)
-	normal := state == "" || state == v1alpha1.LifecycleStateNormal
-	one.availableNow = normal && p.Active() && inplace.Complete(p) && !markedUnavailable(p)
+	normal := state == "" || state == v1beta1.LifecycleStateNormal
+	one.availableNow = normal && p.Active() && r.complete(p) && !markedUnavailable(p)
 	if one.availableNow {
 		// A container that restarts at once may leave the Pod Ready throughout; minReadySeconds starts anew all the same.
 		since := ready.LastTransitionTime
@@ -142,24 +156,53 @@ func markedUnavailable(p *world.Pod) bool {
 	return false
 }
 
-func lifecycleState(p *world.Pod) v1alpha1.LifecycleStateType {
-	return v1alpha1.LifecycleStateType(p.Labels[v1alpha1.LifecycleStateKey])
+// running says whether the kubelet has started the Pod. Before that it writes the status often, and our write would only
+// collide with its.
+func (p *pod) running() bool { return p.Phase == string(corev1.PodRunning) }
+
+// complete says whether the containers are what the newest update in place wanted (inplace-update R28).
+func (r *round) complete(p *world.Pod) bool {
+	if !inplace.Complete(p) {
+		return false
+	}
+	if p.Update == nil || !p.Update.UpdateResources {
+		return true
+	}
+	template, known := r.templateOf(p)
+	return !known || inplace.Resized(p, template)
 }
 
-// counts is R19.
-func (r *round) counts() counts {
-	var c counts
-	c.pods = len(r.pods)
+// templateOf returns the template of the revision that a Pod carries, and whether it is known.
+func (r *round) templateOf(p *world.Pod) (world.Template, bool) {
+	if held := r.revisionOf(p); held != nil {
+		return held.Template, true
+	}
+	return world.Template{}, false
+}
+
+func (r *round) revisionOf(p *world.Pod) *world.Revision {
+	for _, held := range r.revisions {
+		if sameRevision(p.Labels[revisionLabel], held.Name) {
+			return held
+		}
+	}
+	return nil
+}
+
+// counts is R19. Pods that prepare their update may count as updated (R58).
+func (r *round) counts(preparedAsUpdated bool) counts {
+	c := counts{pods: len(r.pods), rollsBack: r.world.Gate(gatePartitionRollback) && r.currentRevision.name != r.updateRevision.name}
 	for i := range r.pods {
 		p := &r.pods[i]
+		updated := p.updated || preparedAsUpdated && lifecycleState(p.Pod) == v1beta1.LifecycleStatePreparingUpdate
 		add := func(ifNew, ifOld *int) {
-			if p.updated {
+			if updated {
 				*ifNew++
 			} else {
 				*ifOld++
 			}
 		}
-		if !p.updated {
+		if !updated {
 			c.old++
 		}
 		if p.preparing {

@@ -19,6 +19,7 @@ func reportInvalid(w *world.World, set *world.CloneSet, problem string, decision
 	status := set.Status
 	status.ObservedGeneration = set.Generation
 	status.Conditions = append(status.Conditions[:0:0], set.Status.Conditions...)
+	r.setCondition(&status.Conditions, conditionReconciling, "", "")
 	r.setCondition(&status.Conditions, conditionStalled, problem, "InvalidSpec")
 	if sameStatus(set.Status, status) || set.UnderWay != nil || !r.mayTry(ReportStatus) {
 		r.awaitTime()

@@ -1,7 +1,5 @@
 package cloneset
 
-import "shiplog.dev/api/kruise/apps/v1alpha1"
-
 // counts of the active Pods, by cases that exclude each other (R19). New Pods are at the update revision, old ones are not.
 type counts struct {
 	pods, old int
@@ -55,7 +53,7 @@ func calculate(c counts, s spec) numbers {
 		scaleSurge := min(max(unavailable+specified-s.maxUnavailable, 0), specified)
 		scaleOld := max(scaleSurge-c.specifiedNew, 0)
 		updateSurge, updateOld := 0, 0
-		if diffOld*diffNew < 0 && s.updateType != v1alpha1.OnDeleteCloneSetUpdateStrategyType {
+		if diffOld*diffNew < 0 && !s.onDelete {
 			// Under OnDelete nothing would ever move an old Pod, and the surge would stay for ever.
 			updateSurge = min(abs(diffOld), abs(diffNew))
 			if (abs(diffOld) <= abs(diffNew) && diffOld < 0) || (abs(diffNew) < abs(diffOld) && diffNew > 0) {

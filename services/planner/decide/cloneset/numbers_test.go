@@ -89,13 +89,17 @@ func TestProblems(t *testing.T) {
 		{func(s *v1alpha1.CloneSetSpec) {
 			s.UpdateStrategy.MaxUnavailable = &intstr.IntOrString{Type: intstr.String, StrVal: "5"}
 		}, `spec.updateStrategy.maxUnavailable: "5" is neither a count nor a percentage such as 20%`},
-		{func(s *v1alpha1.CloneSetSpec) { s.Lifecycle = &v1alpha1.Lifecycle{} }, "spec.lifecycle: is not supported yet"},
 	} {
 		set := valid(3)
 		test.spoil(&set.Spec)
 		if _, got := readSpec(set); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
 		}
+	}
+	set := valid(3)
+	set.Claims = []map[string]any{{"metadata": map[string]any{}}}
+	if _, got := readSpec(set); got != "spec.volumeClaimTemplates[0].metadata.name: is empty" {
+		t.Errorf("a claim template without a name reads as %q", got)
 	}
 	if _, got := readSpec(&world.CloneSet{Malformed: "spec.template: bad"}); got != "spec.template: bad" {
 		t.Errorf("a malformed CloneSet reads as %q", got)

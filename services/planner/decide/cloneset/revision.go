@@ -71,9 +71,14 @@ func (r *round) createRevision(number int64) revision {
 	labels := map[string]any{}
 	maps.Copy(labels, stringsOf(metadataOf(r.set.Template, "labels")))
 	labels[historyHashLabel] = shortHash(name)
-	annotations := map[string]any{"kruise.io/cloneset-volumeclaimtemplate-hash": ""}
+	annotations := map[string]any{}
 	for key, value := range r.set.Annotations { //shiplog:unordered: writes one key of a map per turn
 		annotations[key] = value
+	}
+	annotations[claimsHashAnnotation] = claimsHash(r.spec.claims)
+	if len(r.spec.claims) > 0 {
+		templates, _ := json.Marshal(r.spec.claims) // trees that were read from JSON
+		annotations[claimsAnnotation] = string(templates)
 	}
 	object := &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: r.set.Namespace, Name: name}
 	if r.mayTry(CreateRevision) {
@@ -128,6 +133,14 @@ func hash(data []byte, collisions int32) string {
 
 // shortHash is what follows the last dash of a revision's name.
 func shortHash(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
+
+// labelOf is the label by which a Pod carries a revision (R17).
+func (r *round) labelOf(name string) string {
+	if r.world.Gate(gateShortHash) {
+		return shortHash(name)
+	}
+	return name
+}
 
 // sameRevision compares the label of a Pod, full name or short hash, with a revision's name (R5).
 func sameRevision(label, name string) bool {

@@ -1,27 +1,30 @@
 package cloneset
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
 )
 
-// deletionCost is the Pod annotation by which people say which Pods are cheap to lose (R35.5).
-const deletionCost = "controller.kubernetes.io/pod-deletion-cost"
+// replacedFor is the annotation in which we keep for which revision an update marked a Pod to be replaced (D13).
+const replacedFor = "shiplog.dev/replaced-for"
 
 // scale brings the number of Pods to what is wanted (R26) and says whether it commanded anything.
 func (r *round) scale() bool {
+	r.removeFinished()
+	if r.cancelDelete()+r.keepMarked() > 0 {
+		return true
+	}
 	if r.numbers.up > 0 {
 		if r.scaleUp() > 0 {
 			return true
@@ -69,9 +72,10 @@ func (r *round) scaleUp() int {
 		if i < n.upOld {
 			from = r.currentRevision
 		}
-		name := r.set.Name + "-" + id
+		name, claims := r.set.Name+"-"+id, r.claimsOf(from.name)
+		r.createClaims(id, claims, "Pod %s is to be created with it", name)
 		object := &shiplogv1.ObjectRef{Version: "v1", Resource: world.ResourcePods, Namespace: r.set.Namespace, Name: name}
-		create := decide.Create(object, r.newPod(name, id, from),
+		create := decide.Create(object, r.newPod(name, id, from, claims),
 			decide.Why(ScaleUp, "%d of %s Pods are missing, %s", n.up, wanted, why))
 		create.Attempt = r.attempt(ScaleUp)
 		r.commanded[name] = true
@@ -80,10 +84,15 @@ func (r *round) scaleUp() int {
 	return limit
 }
 
-// newInstances returns n instance ids that no Pod has, in alphabetical order (R29). They follow from the CloneSet and the
-// position in the log, so deciding again gives the same.
+// newInstances returns n instance ids that no Pod has, in alphabetical order (R29): those first whose claims are free. New ones
+// follow from the CloneSet and the position in the log, so deciding again gives the same.
 func (r *round) newInstances(n int) []string {
-	ids := make([]string, 0, n)
+	ids := r.freeInstances()
+	ids = ids[:min(n, len(ids))]
+	taken := map[string]bool{}
+	for _, claim := range r.world.ClaimsOf(r.set.UID) {
+		taken[instanceOf(claim.Labels)] = true
+	}
 	for try := uint64(0); len(ids) < n; try++ {
 		seed := append([]byte(r.set.UID), binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, r.world.Sequence()), try)...)
 		sum := sha256.Sum256(seed)
@@ -91,7 +100,8 @@ func (r *round) newInstances(n int) []string {
 		for i := range id {
 			id[i] = hashAlphabet[int(sum[i])%len(hashAlphabet)]
 		}
-		if !slices.Contains(ids, string(id)) && !r.world.PodNamed(r.set.Namespace, r.set.Name+"-"+string(id)) {
+		_, removed := r.world.Removed(r.set.Namespace, r.set.Name+"-"+string(id))
+		if !removed && !taken[string(id)] && !slices.Contains(ids, string(id)) && !r.world.PodNamed(r.set.Namespace, r.set.Name+"-"+string(id)) {
 			ids = append(ids, string(id))
 		}
 	}
@@ -100,14 +110,14 @@ func (r *round) newInstances(n int) []string {
 }
 
 // newPod is the Pod of an instance (R28).
-func (r *round) newPod(name, id string, from revision) map[string]any {
+func (r *round) newPod(name, id string, from revision, claims []map[string]any) map[string]any {
 	labels := stringsOf(metadataOf(from.template, "labels"))
-	labels[revisionLabel] = from.name
+	labels[revisionLabel] = r.labelOf(from.name)
 	labels[templateLabel] = shortHash(from.name)
-	labels[v1alpha1.CloneSetInstanceID] = id
-	labels[v1alpha1.LifecycleStateKey] = string(v1alpha1.LifecycleStatePreparingNormal)
+	labels[v1beta1.CloneSetInstanceID] = id
+	labels[v1beta1.LifecycleStateKey] = string(v1beta1.LifecycleStatePreparingNormal)
 	annotations := stringsOf(metadataOf(from.template, "annotations"))
-	annotations[v1alpha1.LifecycleTimestampKey] = r.stamp()
+	annotations[v1beta1.LifecycleTimestampKey] = r.stamp()
 	metadata := map[string]any{
 		"name": name, "generateName": r.set.Name + "-", "namespace": r.set.Namespace,
 		"labels": labels, "annotations": annotations, "ownerReferences": r.owners(),
@@ -118,19 +128,96 @@ func (r *round) newPod(name, id string, from revision) map[string]any {
 	spec, _ := from.template.Tree["spec"].(map[string]any)
 	spec = maps.Clone(spec)
 	gates, _ := spec["readinessGates"].([]any)
-	gate := map[string]any{"conditionType": inplace.ReadyCondition}
-	if !slices.ContainsFunc(gates, func(g any) bool { return world.SameMeaning(g, gate) }) {
-		spec["readinessGates"] = append(slices.Clone(gates), gate)
+	for _, kind := range []string{inplace.ReadyCondition, readyGate} {
+		gate := map[string]any{"conditionType": kind}
+		if !slices.ContainsFunc(gates, func(g any) bool { return world.SameMeaning(g, gate) }) {
+			gates = append(slices.Clone(gates), gate)
+		}
+	}
+	spec["readinessGates"] = gates
+	if volumes, _ := spec["volumes"].([]any); len(claims) > 0 {
+		spec["volumes"] = r.mounted(volumes, claims, id)
 	}
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 }
 
 func (r *round) stamp() string { return r.world.Now().UTC().Format(time.RFC3339) }
 
+// removeFinished deletes Pods that have ended, once as many as wanted are there without them (D5). Their claims stay.
+func (r *round) removeFinished() {
+	if len(r.finished) == 0 || len(r.pods) < r.spec.replicas {
+		return
+	}
+	for _, p := range r.finished {
+		if p.UID != "" && r.idle(p) && r.mayTry(RemoveFinished) && r.mayTakeDown() {
+			r.command(p, decide.Delete(decide.PodRef(p), decide.Why(RemoveFinished, "it has %s, and %d Pods are there without it", strings.ToLower(p.Phase), len(r.pods))))
+		}
+	}
+}
+
+// cancelDelete takes back the deletion of Pods that a hook still holds and that are needed again (R26.1).
+func (r *round) cancelDelete() int {
+	for _, hook := range []*v1beta1.LifecycleHook{r.spec.inPlaceUpdate(), r.spec.preDelete()} {
+		if hook != nil && hook.MarkPodNotReady {
+			return 0
+		}
+	}
+	going := 0
+	for i := range r.pods {
+		if p := &r.pods[i]; p.specified || p.preparing {
+			going++
+		}
+	}
+	needed, cancelled := r.spec.replicas-len(r.pods)+going, 0
+	for i := range r.pods {
+		p := &r.pods[i]
+		if needed <= 0 || lifecycleState(p.Pod) != v1beta1.LifecycleStatePreparingDelete || p.specified {
+			continue
+		}
+		needed--
+		if r.idle(p.Pod) && r.mayTry(CancelDelete) {
+			cancelled++
+			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.enter(p.Pod, v1beta1.LifecycleStatePreparingNormal),
+				decide.Why(CancelDelete, "%d Pods are wanted, and %d of %d would be left", r.spec.replicas, len(r.pods)-going, len(r.pods))))
+		}
+	}
+	return cancelled
+}
+
+// keepMarked takes the mark off Pods that an update wanted replaced and that may stay now: the template came back to theirs,
+// or the partition keeps them (D13).
+func (r *round) keepMarked() int {
+	left, kept := 0, 0 // old Pods that stay
+	for i := range r.pods {
+		if p := &r.pods[i]; !p.updated && !p.preparing && !p.specified {
+			left++
+		}
+	}
+	for i := range r.pods {
+		p := &r.pods[i]
+		_, ours := p.Annotations[replacedFor]
+		if !ours || !p.specified || p.preparing || r.spec.specifiedDelete[p.Name] || !r.idle(p.Pod) || !p.updated && left >= r.spec.partition {
+			continue
+		}
+		why := "its template is wanted again"
+		if !p.updated {
+			left++
+			why = fmt.Sprintf("the partition keeps %d old Pods", r.spec.partition)
+		}
+		if r.mayTry(KeepPod) {
+			kept++
+			r.command(p.Pod, decide.PatchPod(p.Pod, "", map[string]any{"metadata": map[string]any{
+				"labels": map[string]any{v1beta1.SpecifiedDeleteKey: nil}, "annotations": map[string]any{replacedFor: nil},
+			}}, decide.Why(KeepPod, "%s", why)))
+		}
+	}
+	return kept
+}
+
 // deletePrepared deletes Pods in PreparingDelete that no hook holds any more (R26.3).
 func (r *round) deletePrepared() {
 	for i := range r.pods {
-		if p := &r.pods[i]; p.preparing {
+		if p := &r.pods[i]; p.preparing && !hooked(p.Pod, r.spec.preDelete()) {
 			r.deletePod(p, ScaleDown, "nothing holds it in PreparingDelete any more")
 		}
 	}
@@ -196,86 +283,16 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 		r.decision.AwaitsVouch = true
 		return
 	}
+	if !p.preparing && hooked(p.Pod, r.spec.preDelete()) {
+		if r.mayTry(PrepareDelete) { // R33
+			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.enter(p.Pod, v1beta1.LifecycleStatePreparingDelete), decide.Why(PrepareDelete, why, args...)))
+		}
+		return
+	}
 	command := decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...))
 	if !p.availableNow {
 		// Its deletion costs no budget because it is unavailable: one that has recovered meanwhile is looked at again.
 		command.ResourceVersion = formatVersion(p.Version)
 	}
 	r.command(p.Pod, command)
-}
-
-// cheapest returns the n Pods, new or old ones, that are the least loss, in order (R35). All of them when there are fewer.
-func (r *round) cheapest(n int, updated bool) []*pod {
-	var candidates []*pod
-	for i := range r.pods {
-		if r.pods[i].updated == updated {
-			candidates = append(candidates, &r.pods[i])
-		}
-	}
-	slices.SortStableFunc(candidates, byLoss)
-	return candidates[:min(max(n, 0), len(candidates))]
-}
-
-// byLoss is R35 without the ranks of its step 6.
-func byLoss(a, b *pod) int {
-	return cmp.Or(
-		first(a.Node == "", b.Node == ""),
-		cmp.Compare(phaseRank(a.Pod), phaseRank(b.Pod)),
-		first(!a.availableNow, !b.availableNow),
-		first(!a.ready, !b.ready),
-		cmp.Compare(costOf(a.Pod), costOf(b.Pod)),
-		byTime(readySince(b), readySince(a)),
-		cmp.Compare(restarts(b.Pod), restarts(a.Pod)),
-		byTime(b.Created, a.Created),
-		cmp.Compare(a.Name, b.Name),
-	)
-}
-
-// first puts what is true first.
-func first(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
-}
-
-func phaseRank(p *world.Pod) int {
-	return slices.Index([]string{"Pending", "Unknown", "Running"}, p.Phase)
-}
-
-// byTime orders times; a zero time counts as most recent.
-func byTime(a, b time.Time) int {
-	if a.IsZero() || b.IsZero() {
-		return first(!a.IsZero(), !b.IsZero())
-	}
-	return a.Compare(b)
-}
-
-// readySince is when a ready Pod became so; zero for one that is not.
-func readySince(p *pod) time.Time {
-	if condition := p.Condition("Ready"); p.ready && condition != nil {
-		return condition.LastTransitionTime
-	}
-	return time.Time{}
-}
-
-func restarts(p *world.Pod) int32 {
-	most := int32(0)
-	for _, status := range p.Statuses {
-		most = max(most, status.RestartCount)
-	}
-	return most
-}
-
-// costOf reads the deletion cost; "+5", "007" and what is no number are 0.
-func costOf(p *world.Pod) int64 {
-	text := p.Annotations[deletionCost]
-	cost, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || strconv.FormatInt(cost, 10) != text {
-		return 0
-	}
-	return cost
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 )
 
@@ -18,7 +19,8 @@ import (
 type spec struct {
 	replicas         int
 	selector         labels.Selector
-	updateType       v1alpha1.CloneSetUpdateStrategyType
+	onDelete         bool // Pods are updated by whoever deletes them
+	policy           v1beta1.CloneSetPodUpdatePolicy
 	partition        int // R23
 	maxUnavailable   int // R21
 	maxSurge         int // R20
@@ -28,6 +30,34 @@ type spec struct {
 	historyLimit     int
 	exclude          bool // R22
 	specifiedDelete  map[string]bool
+	claims           []map[string]any // claim templates
+	reuseClaims      bool             // R29
+	lifecycle        *v1beta1.Lifecycle
+	graceSeconds     int32
+	priority         *v1beta1.UpdatePriorityStrategy
+	scatter          v1beta1.UpdateScatterStrategy
+}
+
+// hooks of the lifecycle; nil: there is no such hook.
+func (s *spec) preNormal() *v1beta1.LifecycleHook {
+	if s.lifecycle == nil {
+		return nil
+	}
+	return s.lifecycle.PreNormal
+}
+
+func (s *spec) inPlaceUpdate() *v1beta1.LifecycleHook {
+	if s.lifecycle == nil {
+		return nil
+	}
+	return s.lifecycle.InPlaceUpdate
+}
+
+func (s *spec) preDelete() *v1beta1.LifecycleHook {
+	if s.lifecycle == nil {
+		return nil
+	}
+	return s.lifecycle.PreDelete
 }
 
 // readSpec reads the spec of a CloneSet, or says why it cannot be acted on, field first.
@@ -37,9 +67,14 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	}
 	in := &set.Spec
 	out := spec{
-		replicas: 1, updateType: in.UpdateStrategy.Type, paused: in.UpdateStrategy.Paused, minReadySeconds: in.MinReadySeconds,
+		replicas: 1, paused: in.UpdateStrategy.Paused, minReadySeconds: in.MinReadySeconds,
 		historyLimit: 10, scaleUnavailable: math.MaxInt, specifiedDelete: map[string]bool{},
-		exclude: set.Labels[v1alpha1.CloneSetScalingExcludePreparingDeleteKey] == "true",
+		exclude: set.Labels[v1beta1.CloneSetScalingExcludePreparingDeleteKey] == "true",
+		claims:  set.Claims, reuseClaims: !in.ScaleStrategy.DisablePVCReuse, lifecycle: in.Lifecycle,
+		priority: in.UpdateStrategy.PriorityStrategy, scatter: in.UpdateStrategy.ScatterStrategy,
+	}
+	if strategy := in.UpdateStrategy.InPlaceUpdateStrategy; strategy != nil {
+		out.graceSeconds = strategy.GracePeriodSeconds
 	}
 	if in.Replicas != nil {
 		out.replicas = int(*in.Replicas)
@@ -50,8 +85,9 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	for _, name := range in.ScaleStrategy.PodsToDelete {
 		out.specifiedDelete[name] = true
 	}
-	if out.updateType == "" {
-		out.updateType = v1alpha1.RecreateCloneSetUpdateStrategyType
+	out.onDelete = in.UpdateStrategy.Type == v1alpha1.OnDeleteCloneSetUpdateStrategyType
+	if out.policy = v1beta1.CloneSetPodUpdatePolicy(in.UpdateStrategy.Type); out.onDelete || out.policy == "" {
+		out.policy = v1beta1.RecreateCloneSetPodUpdatePolicy
 	}
 	var err error
 	if out.selector, err = metav1.LabelSelectorAsSelector(in.Selector); err != nil {
@@ -66,8 +102,10 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	if len(in.Template.Spec.Containers) == 0 {
 		return spec{}, "spec.template.spec.containers: is empty"
 	}
-	if field := unsupported(in); field != "" {
-		return spec{}, field + ": is not supported yet"
+	for i, claim := range out.claims {
+		if claimName(claim) == "" {
+			return spec{}, fmt.Sprintf("spec.volumeClaimTemplates[%d].metadata.name: is empty", i)
+		}
 	}
 	surge, unavailable, up, partition := 0, 0, 0, 0
 	fields := []struct {
@@ -78,7 +116,7 @@ func readSpec(set *world.CloneSet) (spec, string) {
 		into    *int
 	}{
 		{"updateStrategy.maxSurge", in.UpdateStrategy.MaxSurge, "0", func() bool { return true }, &surge},
-		{"updateStrategy.maxUnavailable", in.UpdateStrategy.MaxUnavailable, v1alpha1.DefaultCloneSetMaxUnavailable, func() bool { return surge == 0 || out.paused }, &unavailable},
+		{"updateStrategy.maxUnavailable", in.UpdateStrategy.MaxUnavailable, v1beta1.DefaultCloneSetMaxUnavailable, func() bool { return surge == 0 || out.paused }, &unavailable},
 		{"scaleStrategy.maxUnavailable", in.ScaleStrategy.MaxUnavailable, "100%", func() bool { return true }, &up},
 		{"updateStrategy.partition", in.UpdateStrategy.Partition, "0", func() bool { return true }, &partition},
 	}
@@ -103,23 +141,6 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	}
 	out.partition = min(max(partition, 0), out.replicas)
 	return out, ""
-}
-
-// unsupported names the first field in use whose rules are not built yet; to ignore it would do the user harm.
-func unsupported(in *v1alpha1.CloneSetSpec) string {
-	switch strategy := in.UpdateStrategy; {
-	case len(in.VolumeClaimTemplates) > 0:
-		return "spec.volumeClaimTemplates"
-	case in.Lifecycle != nil:
-		return "spec.lifecycle"
-	case strategy.PriorityStrategy != nil:
-		return "spec.updateStrategy.priorityStrategy"
-	case len(strategy.ScatterStrategy) > 0:
-		return "spec.updateStrategy.scatterStrategy"
-	case strategy.InPlaceUpdateStrategy != nil && strategy.InPlaceUpdateStrategy.GracePeriodSeconds > 0:
-		return "spec.updateStrategy.inPlaceUpdateStrategy.gracePeriodSeconds"
-	}
-	return ""
 }
 
 // scaled works out a count or percentage of total; decimals are allowed (D9).

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
@@ -18,8 +18,12 @@ import (
 // statusPause is how long a status that is merely in motion rests between two writes. Log time.
 const statusPause = time.Second
 
-// conditionStalled is the condition that kstatus reads: nothing will happen until somebody changes the object.
-const conditionStalled v1alpha1.CloneSetConditionType = "Stalled"
+// Conditions that kstatus reads, beside OpenKruise's own: still on the way, and stuck until somebody changes something. Both are
+// there only while they are True.
+const (
+	conditionReconciling v1beta1.CloneSetConditionType = "Reconciling"
+	conditionStalled     v1beta1.CloneSetConditionType = "Stalled"
+)
 
 // reportStatus writes the status when it differs from the facts: at once for a new generation or when all is settled, else
 // at most once in statusPause.
@@ -43,7 +47,7 @@ func (r *round) reportStatus() {
 }
 
 // statusPatch is the merge patch that makes a status exactly this one: what the JSON leaves out must go, so it is null.
-func statusPatch(status v1alpha1.CloneSetStatus) map[string]any {
+func statusPatch(status v1beta1.CloneSetStatus) map[string]any {
 	fields := map[string]any{"conditions": nil, "collisionCount": nil}
 	data, _ := json.Marshal(status)
 	_ = json.Unmarshal(data, &fields) // JSON that was just written reads
@@ -64,8 +68,8 @@ func (r *round) anyUnderWay() bool {
 }
 
 // status works out the status from the facts alone, commands under way left out (spec: cloneset 4).
-func (r *round) status() v1alpha1.CloneSetStatus {
-	status := v1alpha1.CloneSetStatus{
+func (r *round) status() v1beta1.CloneSetStatus {
+	status := v1beta1.CloneSetStatus{
 		ObservedGeneration: r.set.Generation, UpdateRevision: r.updateRevision.name, CurrentRevision: r.currentRevision.name,
 		ExpectedUpdatedReplicas: int32(r.spec.replicas - r.spec.partition), LabelSelector: r.spec.selector.String(),
 		CollisionCount: r.set.Status.CollisionCount,
@@ -97,16 +101,16 @@ func (r *round) status() v1alpha1.CloneSetStatus {
 }
 
 // conditions returns the conditions of the status: those of others stay, those of ours are added, kept or taken away.
-func (r *round) conditions(status v1alpha1.CloneSetStatus) []v1alpha1.CloneSetCondition {
+func (r *round) conditions(status v1beta1.CloneSetStatus) []v1beta1.CloneSetCondition {
 	conditions := slices.Clone(r.set.Status.Conditions)
-	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedScale, r.refusalText(ScaleUp, ScaleDown, SpecifiedDelete), "")
+	r.setCondition(&conditions, v1beta1.CloneSetConditionFailedScale, r.refusalText(ScaleUp, ScaleDown, SpecifiedDelete), "")
 	problem := r.problem
 	if problem == "" {
 		problem = r.refusalText(CreateRevision, DrainPod, UpdateInPlace, UpdateReCreate)
 	}
-	r.setCondition(&conditions, v1alpha1.CloneSetConditionFailedUpdate, problem, "")
-	r.setCondition(&conditions, conditionStalled, "", "")
+	r.setCondition(&conditions, v1beta1.CloneSetConditionFailedUpdate, problem, "")
 	r.setProgress(&conditions, status)
+	r.setOutlook(&conditions, status)
 	return conditions
 }
 
@@ -129,14 +133,14 @@ func (r *round) tries(code string) bool {
 }
 
 // setCondition makes a condition True with a message, or takes it away when the message is empty (D7).
-func (r *round) setCondition(conditions *[]v1alpha1.CloneSetCondition, kind v1alpha1.CloneSetConditionType, message, reason string) {
-	at := slices.IndexFunc(*conditions, func(c v1alpha1.CloneSetCondition) bool { return c.Type == kind })
+func (r *round) setCondition(conditions *[]v1beta1.CloneSetCondition, kind v1beta1.CloneSetConditionType, message, reason string) {
+	at := slices.IndexFunc(*conditions, func(c v1beta1.CloneSetCondition) bool { return c.Type == kind })
 	switch {
 	case message == "" && at >= 0:
 		*conditions = slices.Delete(*conditions, at, at+1)
 	case message == "":
 	case at < 0:
-		*conditions = append(*conditions, v1alpha1.CloneSetCondition{
+		*conditions = append(*conditions, v1beta1.CloneSetCondition{
 			Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.world.Now()),
 		})
 	default:
@@ -145,10 +149,10 @@ func (r *round) setCondition(conditions *[]v1alpha1.CloneSetCondition, kind v1al
 }
 
 // setProgress keeps the Progressing condition, which exists only while a deadline is set. The first case that matches wins.
-func (r *round) setProgress(conditions *[]v1alpha1.CloneSetCondition, status v1alpha1.CloneSetStatus) {
+func (r *round) setProgress(conditions *[]v1beta1.CloneSetCondition, status v1beta1.CloneSetStatus) {
 	deadline := r.set.Spec.ProgressDeadlineSeconds
-	at := slices.IndexFunc(*conditions, func(c v1alpha1.CloneSetCondition) bool {
-		return c.Type == v1alpha1.CloneSetConditionTypeProgressing
+	at := slices.IndexFunc(*conditions, func(c v1beta1.CloneSetCondition) bool {
+		return c.Type == v1beta1.CloneSetConditionTypeProgressing
 	})
 	if deadline == nil || *deadline == 2147483647 {
 		if at >= 0 {
@@ -156,36 +160,36 @@ func (r *round) setProgress(conditions *[]v1alpha1.CloneSetCondition, status v1a
 		}
 		return
 	}
-	var held v1alpha1.CloneSetCondition
+	var held v1beta1.CloneSetCondition
 	if at >= 0 {
 		held = (*conditions)[at]
 	}
 	now, replicas := r.world.Now(), int32(r.spec.replicas)
-	next := v1alpha1.CloneSetCondition{Type: v1alpha1.CloneSetConditionTypeProgressing, Status: corev1.ConditionTrue}
+	next := v1beta1.CloneSetCondition{Type: v1beta1.CloneSetConditionTypeProgressing, Status: corev1.ConditionTrue}
 	expires := held.LastUpdateTime.Add(time.Duration(*deadline) * time.Second)
 	moved := status.UpdateRevision != r.set.Status.UpdateRevision || status.UpdatedReplicas > r.set.Status.UpdatedReplicas ||
 		status.ReadyReplicas > r.set.Status.ReadyReplicas || status.AvailableReplicas > r.set.Status.AvailableReplicas
 	switch {
 	case status.CurrentRevision == status.UpdateRevision && status.Replicas == replicas && status.UpdatedReplicas == replicas && status.UpdatedAvailableReplicas == replicas:
-		next.Reason, next.Message = string(v1alpha1.CloneSetAvailable), "CloneSet is available"
+		next.Reason, next.Message = string(v1beta1.CloneSetAvailable), "CloneSet is available"
 	case r.spec.paused:
-		next.Reason, next.Message = string(v1alpha1.CloneSetProgressPaused), "CloneSet is paused"
-	case r.spec.updateType == v1alpha1.OnDeleteCloneSetUpdateStrategyType,
+		next.Reason, next.Message = string(v1beta1.CloneSetProgressPaused), "CloneSet is paused"
+	case r.spec.onDelete,
 		status.ExpectedUpdatedReplicas < replicas && status.ExpectedUpdatedReplicas <= status.UpdatedAvailableReplicas:
-		next.Reason, next.Message = string(v1alpha1.CloneSetProgressPartitionAvailable), "CloneSet has been paused due to partition ready"
-	case !moved && (held.Reason == string(v1alpha1.CloneSetProgressDeadlineExceeded) ||
-		held.Reason == string(v1alpha1.CloneSetProgressUpdated) && !expires.After(now)):
-		next.Status, next.Reason = corev1.ConditionFalse, string(v1alpha1.CloneSetProgressDeadlineExceeded)
+		next.Reason, next.Message = string(v1beta1.CloneSetProgressPartitionAvailable), "CloneSet has been paused due to partition ready"
+	case !moved && (held.Reason == string(v1beta1.CloneSetProgressDeadlineExceeded) ||
+		held.Reason == string(v1beta1.CloneSetProgressUpdated) && !expires.After(now)):
+		next.Status, next.Reason = corev1.ConditionFalse, string(v1beta1.CloneSetProgressDeadlineExceeded)
 		next.Message = "CloneSet revision " + status.UpdateRevision + " has timed out progressing"
 	default:
-		next.Reason, next.Message = string(v1alpha1.CloneSetProgressUpdated), "CloneSet is progressing"
+		next.Reason, next.Message = string(v1beta1.CloneSetProgressUpdated), "CloneSet is progressing"
 	}
 	stamp := metav1.NewTime(now)
 	next.LastUpdateTime, next.LastTransitionTime = stamp, stamp
 	if held.Status == next.Status {
 		next.LastTransitionTime = held.LastTransitionTime
 	}
-	if progressing := next.Reason == string(v1alpha1.CloneSetProgressUpdated); held.Reason == next.Reason && !(progressing && moved) {
+	if progressing := next.Reason == string(v1beta1.CloneSetProgressUpdated); held.Reason == next.Reason && !(progressing && moved) {
 		next = held // unchanged conditions keep their times; progress restarts the clock (D8)
 		if progressing {
 			r.wakeBy(expires, "progressDeadlineSeconds %d passes", *deadline)
@@ -200,8 +204,29 @@ func (r *round) setProgress(conditions *[]v1alpha1.CloneSetCondition, status v1a
 	*conditions = append(*conditions, next)
 }
 
+// setOutlook keeps the conditions for kstatus.
+func (r *round) setOutlook(conditions *[]v1beta1.CloneSetCondition, status v1beta1.CloneSetStatus) {
+	exceeded := slices.ContainsFunc(*conditions, func(c v1beta1.CloneSetCondition) bool {
+		return c.Type == v1beta1.CloneSetConditionTypeProgressing && c.Status == corev1.ConditionFalse
+	})
+	done := int(status.Replicas) == r.spec.replicas && status.AvailableReplicas == status.Replicas &&
+		(r.spec.onDelete || status.UpdatedReplicas >= status.ExpectedUpdatedReplicas)
+	var reconciling, stalled, reason string
+	switch {
+	case done:
+	case exceeded:
+		stalled, reason = "the rollout made no progress for progressDeadlineSeconds", string(v1beta1.CloneSetProgressDeadlineExceeded)
+	case r.spec.paused:
+		reconciling, reason = "Pods differ from what the spec wants, and the update is paused", string(v1beta1.CloneSetProgressPaused)
+	default:
+		reconciling, reason = "Pods are on their way to what the spec wants", string(v1beta1.CloneSetProgressUpdated)
+	}
+	r.setCondition(conditions, conditionReconciling, reconciling, reason)
+	r.setCondition(conditions, conditionStalled, stalled, reason)
+}
+
 // sameStatus compares two statuses as the API server would store them.
-func sameStatus(a, b v1alpha1.CloneSetStatus) bool {
+func sameStatus(a, b v1beta1.CloneSetStatus) bool {
 	one, _ := json.Marshal(a)
 	two, _ := json.Marshal(b)
 	return string(one) == string(two)

@@ -1,24 +1,23 @@
 package cloneset
 
 import (
-	"cmp"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
 )
 
+// undrainedAnnotation of a CloneSet lists changes for which its Pods may stay in their Services.
+const undrainedAnnotation = "shiplog.dev/update-without-drain"
+
 // update moves Pods to the revision that is wanted, as far as the budget allows (R36 to R48).
 func (r *round) update() {
-	if r.spec.updateType == v1alpha1.OnDeleteCloneSetUpdateStrategyType || r.spec.paused || r.numbers.update == 0 {
+	if r.spec.onDelete || r.spec.paused || r.updates.update == 0 {
 		r.updateRan = true
 		return
 	}
@@ -29,7 +28,7 @@ func (r *round) update() {
 		return
 	}
 	target := r.updateRevision
-	if r.numbers.update < 0 {
+	if r.updates.update < 0 {
 		target = r.currentRevision
 	}
 	if !target.stored {
@@ -38,6 +37,7 @@ func (r *round) update() {
 	r.updateRan = true
 	chosen := r.within(r.candidates())
 	for _, p := range chosen {
+		r.chosen[p.Name] = true
 		if !r.idle(p.Pod) || p.specified {
 			continue // it holds its place
 		}
@@ -45,42 +45,20 @@ func (r *round) update() {
 	}
 }
 
-// candidates returns the Pods that the update could move, in the order in which it would (R37, R38).
-func (r *round) candidates() []*pod {
-	var out []*pod
-	for i := range r.pods {
-		if p := &r.pods[i]; p.updated != (r.numbers.update > 0) && !p.preparing {
-			out = append(out, p)
-		}
-	}
-	slices.SortStableFunc(out, func(a, b *pod) int {
-		return cmp.Or(
-			first(a.Node == "", b.Node == ""),
-			cmp.Compare(phaseRank(a.Pod), phaseRank(b.Pod)),
-			first(!a.ready, !b.ready),
-			byTime(readySince(b), readySince(a)),
-			cmp.Compare(restarts(b.Pod), restarts(a.Pod)),
-			byTime(b.Created, a.Created),
-			cmp.Compare(a.Name, b.Name),
-		)
-	})
-	return out
-}
-
 // within cuts the candidates to what the budget allows (R41): a Pod that is unavailable anyway costs nothing more. One such
 // Pod may always move, even while missing Pods use up the budget: it may be what keeps them from being created.
 func (r *round) within(candidates []*pod) []*pod {
-	candidates = candidates[:min(abs(r.numbers.update), len(candidates))]
+	candidates = candidates[:min(abs(r.updates.update), len(candidates))]
 	atTarget, unavailable := 0, 0
 	for i := range r.pods {
 		if !r.pods[i].available {
 			unavailable++
-			if r.pods[i].updated == (r.numbers.update > 0) {
+			if r.pods[i].updated == (r.updates.update > 0) {
 				atTarget++
 			}
 		}
 	}
-	budget := r.numbers.updateUnavailable
+	budget := r.updates.updateUnavailable
 	for i, p := range candidates {
 		if p.available && (atTarget+i >= budget || unavailable >= budget) || atTarget+i >= max(budget, 1) {
 			return candidates[:i]
@@ -92,164 +70,147 @@ func (r *round) within(candidates []*pod) []*pod {
 	return candidates
 }
 
-// updatePod starts the update of one Pod: in place where the type and the change allow it, else by marking it for
-// replacement (R43, R44).
+// updatePod starts the update of one Pod: in place where the policy and the change allow it, else by marking it for
+// replacement (R43, R44, R50).
 func (r *round) updatePod(p *pod, target revision) {
-	budget := fmt.Sprintf("%d of %d may be unavailable, %d are", max(r.numbers.updateUnavailable, 0), r.spec.replicas, r.numbers.unavailable)
-	if r.spec.updateType == v1alpha1.RecreateCloneSetUpdateStrategyType {
-		r.markForReplacement(p, budget)
+	budget := fmt.Sprintf("%d of %d may be unavailable, %d are", max(r.updates.updateUnavailable, 0), r.spec.replicas, r.updates.unavailable)
+	if r.spec.policy == v1beta1.RecreateCloneSetPodUpdatePolicy {
+		r.markForReplacement(p, target, budget)
 		return
 	}
 	change, err := r.changeFor(p.Pod, target)
 	switch {
-	case err == nil && r.mustDrain(p):
-		if r.mayTry(DrainPod) {
-			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.drain(p.Pod), decide.Why(DrainPod, "%s; a Service routes to the Pod", budget)))
-		}
+	case err == nil && r.awaitHook(p, budget):
 	case err == nil:
-		if r.mayTry(UpdateInPlace) {
-			r.command(p.Pod, decide.PatchPod(p.Pod, "", r.patchInPlace(p, change, target), decide.Why(UpdateInPlace, "%s; %s", budget, change.Describe())))
+		if why := r.mustDrain(p, change); why == "" {
+			r.updateInPlace(p, change, target, budget)
+		} else if r.mayTry(DrainPod) {
+			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.drain(p.Pod), decide.Why(DrainPod, "%s; %s", budget, why)))
 		}
-	case r.spec.updateType == v1alpha1.InPlaceOnlyCloneSetUpdateStrategyType:
+	case r.spec.policy == v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy:
 		r.problem = fmt.Sprintf("Pod %s cannot be updated in place and the type is InPlaceOnly: %v", p.Name, err)
 	default:
-		r.markForReplacement(p, fmt.Sprintf("%s; not possible in place: %v", budget, err))
+		r.markForReplacement(p, target, fmt.Sprintf("%s; not possible in place: %v", budget, err))
 	}
 }
 
-func (r *round) markForReplacement(p *pod, why string) {
+func (r *round) markForReplacement(p *pod, target revision, why string) {
 	if r.mayTry(UpdateReCreate) {
-		r.command(p.Pod, decide.PatchPod(p.Pod, "", map[string]any{
-			"metadata": map[string]any{"labels": map[string]any{v1alpha1.SpecifiedDeleteKey: "true"}},
-		}, decide.Why(UpdateReCreate, "%s", why)))
+		r.command(p.Pod, decide.PatchPod(p.Pod, "", map[string]any{"metadata": map[string]any{
+			"labels": map[string]any{v1beta1.SpecifiedDeleteKey: "true"}, "annotations": map[string]any{replacedFor: target.name},
+		}}, decide.Why(UpdateReCreate, "%s", why)))
 	}
 }
 
-// changeFor works out what a Pod lacks, from the revision that it carries to the target (inplace-update R1).
+// changeFor works out what a Pod lacks, from the revision that it carries to the target (inplace-update R1, R4).
 func (r *round) changeFor(p *world.Pod, target revision) (inplace.Change, error) {
-	for _, held := range r.revisions {
-		if sameRevision(p.Labels[revisionLabel], held.Name) {
-			return inplace.Between(held.Template, target.template)
+	held := r.revisionOf(p)
+	if held == nil {
+		return inplace.Change{}, fmt.Errorf("revision %q of the Pod is gone", p.Labels[revisionLabel])
+	}
+	if r.world.Gate(gateRecreateForClaims) && r.spec.policy != v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy {
+		if before, after := held.Annotations[claimsHashAnnotation], r.claimsHashOf(target); before != "" && after != "" && before != after {
+			return inplace.Change{}, errors.New("spec.volumeClaimTemplates differ")
 		}
 	}
-	return inplace.Change{}, fmt.Errorf("revision %q of the Pod is gone", p.Labels[revisionLabel])
+	return inplace.Between(p, held.Template, target.template, inplace.GatesOf(r.world))
 }
 
-// mustDrain says whether the Pod must leave its Services before it changes: something routes to it and it still says that
-// it is ready. Where nothing routes to a Pod the change is one write.
-func (r *round) mustDrain(p *pod) bool {
-	gate := p.Condition(inplace.ReadyCondition)
-	return p.HasGate(inplace.ReadyCondition) && gate != nil && gate.Status != "False" && r.world.Routed(p.Pod)
-}
-
-// drain closes the readiness gate (inplace-update R9).
-func (r *round) drain(p *world.Pod) map[string]any {
-	conditions := []any{r.condition(inplace.ReadyCondition, "False", inplace.StartReason, "")}
-	ready, containers := p.Condition("Ready"), p.Condition("ContainersReady")
-	if ready != nil && containers != nil && containers.Status == "True" {
-		var causes []string
-		for _, gate := range p.Gates {
-			held := p.Condition(gate)
-			switch {
-			case gate == inplace.ReadyCondition:
-				causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but False", gate))
-			case held == nil:
-				causes = append(causes, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate))
-			case held.Status != "True":
-				causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s", gate, held.Status))
-			}
+// awaitHook says whether the hook of in-place update holds a Pod back, and takes the Pod there when it is not yet (R50, R53).
+func (r *round) awaitHook(p *pod, budget string) bool {
+	hook, patch, subresource := r.spec.inPlaceUpdate(), map[string]any(nil), "status"
+	switch lifecycleState(p.Pod) {
+	case v1beta1.LifecycleStatePreparingUpdate:
+		return hooked(p.Pod, hook)
+	case v1beta1.LifecycleStateUpdated:
+		if hook == nil || len(hook.LabelsHandler)+len(hook.FinalizersHandler) == 0 {
+			return false
 		}
-		conditions = append(conditions, r.condition("Ready", "False", "ReadinessGatesNotReady", strings.Join(causes, ", ")))
-	}
-	return map[string]any{"status": map[string]any{"conditions": conditions}}
-}
-
-func (r *round) condition(conditionType, status, reason, message string) map[string]any {
-	out := map[string]any{"type": conditionType, "status": status, "lastTransitionTime": r.stamp(), "reason": nil, "message": nil}
-	if reason != "" {
-		out["reason"] = reason
-	}
-	if message != "" {
-		out["message"] = message
-	}
-	return out
-}
-
-// patchInPlace is the one write that changes the Pod (inplace-update R11, R16). A Pod that was drained is Updating until its
-// gate opens again; one that was not keeps its state, and that it is in the middle of an update shows in its containers.
-func (r *round) patchInPlace(p *pod, change inplace.Change, target revision) map[string]any {
-	state, _ := json.Marshal(inplace.Start(p.Pod, change, target.name, r.world.Now()))
-	labels, annotations := map[string]any{}, map[string]any{}
-	maps.Copy(labels, change.Labels)
-	maps.Copy(annotations, change.Annotations)
-	labels[revisionLabel] = target.name
-	labels[templateLabel] = shortHash(target.name)
-	annotations[world.InPlaceUpdateAnnotation] = string(state)
-	if _, has := p.Annotations[world.LegacyInPlaceUpdateAnnotation]; has {
-		annotations[world.LegacyInPlaceUpdateAnnotation] = nil
-	}
-	if _, has := p.Annotations[inplace.GraceAnnotation]; has {
-		annotations[inplace.GraceAnnotation] = nil // the change it held back is overtaken (inplace-update D11)
-	}
-	if gate := p.Condition(inplace.ReadyCondition); gate != nil && gate.Status == "False" {
-		labels[v1alpha1.LifecycleStateKey] = string(v1alpha1.LifecycleStateUpdating)
-		annotations[v1alpha1.LifecycleTimestampKey] = r.stamp()
-	}
-	patch := map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}}
-	var containers []any
-	for _, container := range p.Containers {
-		if image, changes := change.Images[container.Name]; changes {
-			containers = append(containers, map[string]any{"name": container.Name, "image": image})
-		}
-	}
-	if containers != nil {
-		patch["spec"] = map[string]any{"containers": containers}
-	}
-	return patch
-}
-
-// refresh brings Pods back to normal that nothing else is done to (R36, inplace-update 3.5): it opens the readiness gate
-// once the containers are complete, ends lifecycle states and adds a missing hash label, all in one write of the status.
-func (r *round) refresh() {
-	for i := range r.pods {
-		p := &r.pods[i]
-		// Before its containers run the kubelet writes the status often, and our write would only collide with its.
-		if !r.idle(p.Pod) || p.Phase != string(corev1.PodRunning) || p.preparing || !inplace.Complete(p.Pod) {
-			continue
-		}
-		labels, annotations, patch := map[string]any{}, map[string]any{}, map[string]any{}
-		var does []string
-		if gate := p.Condition(inplace.ReadyCondition); p.HasGate(inplace.ReadyCondition) && !openGate(gate) && !r.drained(p, gate) {
-			patch["status"] = map[string]any{"conditions": []any{r.condition(inplace.ReadyCondition, "True", "", "")}}
-			does = append(does, "opens its readiness gate")
-		}
-		if state := lifecycleState(p.Pod); state != "" && state != v1alpha1.LifecycleStateNormal {
-			labels[v1alpha1.LifecycleStateKey] = string(v1alpha1.LifecycleStateNormal)
-			annotations[v1alpha1.LifecycleTimestampKey] = r.stamp()
-			does = append(does, fmt.Sprintf("goes from %s to Normal", state))
-		}
-		if hash := shortHash(p.Labels[revisionLabel]); p.Labels[templateLabel] == "" && hash != "" {
-			labels[templateLabel] = hash
-			does = append(does, "gets the hash of its template")
-		}
-		if len(does) == 0 || !r.mayTry(RefreshPod) {
-			continue
-		}
-		if len(labels) > 0 {
-			patch["metadata"] = map[string]any{"labels": labels, "annotations": annotations}
-		}
-		r.command(p.Pod, decide.PatchPod(p.Pod, "status", patch, decide.Why(RefreshPod, "the containers are as wanted: %s", strings.Join(does, ", "))))
-	}
-}
-
-func openGate(gate *world.Condition) bool {
-	return gate != nil && gate.Status == "True" && gate.Reason == "" && gate.Message == ""
-}
-
-// drained says whether a Pod is between its drain and its change, and still meant to change: then the gate stays shut.
-func (r *round) drained(p *pod, gate *world.Condition) bool {
-	if gate == nil || gate.Status != "False" || gate.Reason != inplace.StartReason || p.updated {
+		patch, subresource = r.rehook(hook), "" // finalizers cannot be written with the status
+	case v1beta1.LifecycleStateUpdating:
 		return false
+	default:
+		if !hooked(p.Pod, hook) {
+			return false
+		}
+		patch = r.enter(p.Pod, v1beta1.LifecycleStatePreparingUpdate)
 	}
-	return !r.updateRan
+	if r.mayTry(PrepareUpdate) {
+		r.command(p.Pod, decide.PatchPod(p.Pod, subresource, patch, decide.Why(PrepareUpdate, "%s; a hook holds the Pod", budget)))
+	}
+	return true
+}
+
+// mustDrain says why a Pod must be taken out of its Services before it changes; empty: it need not, or it is. Where nothing
+// routes to a Pod, and neither hook nor grace period wants it drained, the change is one write.
+func (r *round) mustDrain(p *pod, change inplace.Change) string {
+	gate := p.Condition(inplace.ReadyCondition)
+	if !p.HasGate(inplace.ReadyCondition) || gate == nil || gate.Status == "False" || !change.Drains(p.Pod) || r.undrained(change) {
+		return ""
+	}
+	switch {
+	case r.spec.graceSeconds > 0:
+		return fmt.Sprintf("the Pod gets %d seconds of grace", r.spec.graceSeconds)
+	case r.spec.inPlaceUpdate() != nil:
+		return "a lifecycle hook is set"
+	case r.world.Routed(p.Pod):
+		return "a Service routes to the Pod"
+	}
+	return ""
+}
+
+// undrained says whether people have declared that a change needs no drain (inplace-update D15): an annotation of the CloneSet
+// lists containers, "metadata" for labels and annotations that feed nothing, and "resources".
+func (r *round) undrained(change inplace.Change) bool {
+	listed := strings.Split(strings.ReplaceAll(r.set.Annotations[undrainedAnnotation], " ", ""), ",")
+	for _, touched := range change.Touches() {
+		if !slices.Contains(listed, touched) {
+			return false
+		}
+	}
+	return true
+}
+
+// updateInPlace is the write that begins the update of a Pod (inplace-update R11). A Pod that was drained, or that a hook knows,
+// is Updating until it is done; one that was not keeps its state, and that it is in the middle of an update shows in its
+// containers.
+func (r *round) updateInPlace(p *pod, change inplace.Change, target revision, budget string) {
+	if !r.mayTry(UpdateInPlace) {
+		return
+	}
+	var write inplace.Write
+	why := change.Describe()
+	if r.spec.graceSeconds > 0 {
+		write = inplace.Hold(p.Pod, change, target.name, r.spec.graceSeconds, r.world.Now())
+		why = fmt.Sprintf("in %d seconds: %s", r.spec.graceSeconds, why)
+	} else {
+		write = inplace.Start(p.Pod, change, target.name, r.world.Now())
+	}
+	patch := write.Patch(p.Pod)
+	labels, annotations := under(patch, "labels"), under(patch, "annotations")
+	labels[revisionLabel] = r.labelOf(target.name)
+	labels[templateLabel] = shortHash(target.name)
+	gate := p.Condition(inplace.ReadyCondition)
+	drained := gate != nil && gate.Status == "False" && p.running()
+	if drained || r.spec.graceSeconds > 0 || r.spec.inPlaceUpdate() != nil || !change.Drains(p.Pod) {
+		labels[v1beta1.LifecycleStateKey] = string(v1beta1.LifecycleStateUpdating)
+		annotations[v1beta1.LifecycleTimestampKey] = r.stamp()
+	}
+	r.command(p.Pod, decide.PatchPod(p.Pod, "", patch, decide.Why(UpdateInPlace, "%s; %s", budget, why)))
+}
+
+// under returns a map below the metadata of a patch, and makes it if need be.
+func under(patch map[string]any, field string) map[string]any {
+	metadata := childMap(patch, "metadata")
+	if metadata[field] == nil {
+		metadata[field] = map[string]any{}
+	}
+	return childMap(metadata, field)
+}
+
+func (r *round) claimsHashOf(target revision) string {
+	if held := r.world.Revision(r.set.Namespace, target.name); held != nil {
+		return held.Annotations[claimsHashAnnotation]
+	}
+	return claimsHash(r.spec.claims)
 }

@@ -1,0 +1,204 @@
+package inplace
+
+import (
+	"encoding/json"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"k8s.io/apimachinery/pkg/util/dump"
+
+	"shiplog.dev/internal/world"
+)
+
+// Complete says whether the containers run what the newest update wanted (inplace-update R28). Resources are looked at by
+// Resized.
+func Complete(pod *world.Pod) bool {
+	return graceText(pod) == "" && (pod.Update == nil || !pod.Update.Pending() && Applied(pod))
+}
+
+// Applied says whether the containers run what the batches of the newest update have changed so far (inplace-update R22).
+func Applied(pod *world.Pod) bool {
+	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, runtimeOf(pod)) {
+		return false
+	}
+	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
+		if !runs(pod, name, last) {
+			return imagesRun(pod, runtimeOf(pod))
+		}
+	}
+	return true
+}
+
+// runs says whether a container has left behind what it was before its image changed, and what was overtaken since. A
+// runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted; and
+// so is the same content, once the kubelet has seen the newest spec and started the container after the change (D5).
+func runs(pod *world.Pod, container string, last world.LastStatus) bool {
+	status := pod.Status(container)
+	if status == nil {
+		return false
+	}
+	if sameImage(status.Image, imageOf(pod, container)) {
+		return true
+	}
+	if slices.ContainsFunc(last.Overtaken, func(image string) bool { return sameImage(status.Image, image) }) {
+		return false
+	}
+	return status.ImageID != last.ImageID || startedSince(pod, container, status)
+}
+
+// startedSince says whether a container was started after its batch, by a kubelet that knows of it.
+func startedSince(pod *world.Pod, container string, status *world.ContainerStatus) bool {
+	if pod.ObservedGeneration == 0 || pod.ObservedGeneration < pod.Generation || pod.Update == nil {
+		return false
+	}
+	for _, batch := range slices.Backward(pod.Update.ContainerBatches) {
+		if slices.Contains(batch.Containers, container) {
+			changed, err := time.Parse(time.RFC3339, batch.Timestamp)
+			return err == nil && status.State.Running.StartedAt.After(changed)
+		}
+	}
+	return false
+}
+
+// runtime is what a node agent says that really runs, by container (inplace-update 2.5).
+type runtime map[string]struct {
+	Name        string `json:"name"`
+	ContainerID string `json:"containerID"`
+	Hashes      struct {
+		Plain uint64 `json:"plainHash"`
+		Env   uint64 `json:"extractedEnvFromMetadataHash"`
+	} `json:"hashes"`
+}
+
+// runtimeOf returns what a node agent said of a Pod; nil: nothing that can be read.
+func runtimeOf(pod *world.Pod) runtime {
+	var meta struct {
+		Containers []struct {
+			Name        string `json:"name"`
+			ContainerID string `json:"containerID"`
+			Hashes      struct {
+				Plain uint64 `json:"plainHash"`
+				Env   uint64 `json:"extractedEnvFromMetadataHash"`
+			} `json:"hashes"`
+		} `json:"containers"`
+	}
+	text, has := pod.Annotations[RuntimeAnnotation]
+	if !has || json.Unmarshal([]byte(text), &meta) != nil {
+		return nil
+	}
+	out := runtime{}
+	for _, container := range meta.Containers {
+		out[container.Name] = container
+	}
+	return out
+}
+
+// imagesRun says whether every container of the Pod runs the image and name of its spec, by the kubelet's own hash (R23).
+func imagesRun(pod *world.Pod, says runtime) bool {
+	return says != nil && allOf(pod, says, func(container *world.Container, name string) bool {
+		return says[name].Hashes.Plain == plainHash(container)
+	})
+}
+
+// envRuns says whether every container of the Pod runs with the values that its metadata has now (R22.1, R24).
+func envRuns(pod *world.Pod, says runtime) bool {
+	return says != nil && allOf(pod, says, func(container *world.Container, name string) bool {
+		return says[name].Hashes.Env == envHash(pod, container)
+	})
+}
+
+func allOf(pod *world.Pod, says runtime, agrees func(*world.Container, string) bool) bool {
+	for i := range pod.Containers {
+		name := pod.Containers[i].Name
+		status, said := pod.Status(name), says[name]
+		if status == nil || said.ContainerID == "" || said.ContainerID != status.ContainerID || !agrees(&pod.Containers[i], name) {
+			return false
+		}
+	}
+	return true
+}
+
+// plainHash is the kubelet's hash of a container, in the form that it has had since Kubernetes 1.31.
+func plainHash(container *world.Container) uint64 {
+	return hashOf(map[string]string{"name": container.Name, "image": container.Image})
+}
+
+// envHash is the hash over the env entries that read the Pod's metadata; 0: there are none.
+func envHash(pod *world.Pod, container *world.Container) uint64 {
+	if len(container.Reads) == 0 {
+		return 0
+	}
+	type entry struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+	entries := make([]entry, len(container.Reads)) // Reads are sorted by name
+	for i, read := range container.Reads {
+		value := pod.Labels[read.Key]
+		if read.Annotation {
+			value = pod.Annotations[read.Key]
+		}
+		entries[i] = entry{read.Name, value}
+	}
+	return hashOf(entries)
+}
+
+// hashOf is FNV-32a over Kubernetes' dump of the JSON of a value.
+func hashOf(value any) uint64 {
+	data, _ := json.Marshal(value) // strings can be written
+	sum := fnv.New32a()
+	sum.Write([]byte(dump.ForHash(data)))
+	return uint64(sum.Sum32())
+}
+
+// StartedAt is when the last of the containers that the newest update changed was started; zero: none was.
+func StartedAt(pod *world.Pod) time.Time {
+	var last time.Time
+	if pod.Update == nil {
+		return last
+	}
+	for i := range pod.Statuses {
+		status := &pod.Statuses[i]
+		_, changed := pod.Update.LastContainerStatuses[status.Name]
+		if (changed || pod.Update.UpdateEnvFromMetadata && recorded(pod.Update, status.Name)) && status.State.Running.StartedAt.After(last) {
+			last = status.State.Running.StartedAt
+		}
+	}
+	return last
+}
+
+// recorded says whether a batch has changed a container.
+func recorded(update *world.InPlaceUpdate, container string) bool {
+	return slices.ContainsFunc(update.ContainerBatches, func(batch world.Batch) bool { return slices.Contains(batch.Containers, container) })
+}
+
+// sameImage compares image references as the runtime means them: "nginx" is docker.io/library/nginx:latest (D5).
+func sameImage(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if tagOf(a) != tagOf(b) {
+		return false // the usual case, without reading the references
+	}
+	left, err := reference.ParseNormalizedNamed(a)
+	if err != nil {
+		return false
+	}
+	right, err := reference.ParseNormalizedNamed(b)
+	if err != nil {
+		return false
+	}
+	return reference.TagNameOnly(left).String() == reference.TagNameOnly(right).String()
+}
+
+// tagOf is what follows the name in a reference: its tag, "latest" without one, or its digest.
+func tagOf(image string) string {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	if _, tag, has := strings.Cut(name, ":"); has {
+		return tag
+	}
+	return "latest"
+}
