@@ -13,6 +13,10 @@ type Pod struct {
 	Finalizers []string
 	Node       string
 	Phase      string
+	// Gone is when the Pod should have ended, once it is terminating.
+	Gone time.Time
+	// Claims that it mounts, by name.
+	Claims []string
 	// QOS is the quality of service class that the Pod was admitted with.
 	QOS   string
 	Gates []string
@@ -95,8 +99,13 @@ type podWire struct {
 		Annotations map[string]*string `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
-		NodeName       string          `json:"nodeName"`
-		Containers     []containerWire `json:"containers"`
+		NodeName   string          `json:"nodeName"`
+		Containers []containerWire `json:"containers"`
+		Volumes    []struct {
+			Claim *struct {
+				Name string `json:"claimName"`
+			} `json:"persistentVolumeClaim"`
+		} `json:"volumes"`
 		InitContainers []struct {
 			Resources Resources `json:"resources"`
 		} `json:"initContainers"`
@@ -125,6 +134,14 @@ func decodePod(data []byte) (*Pod, error) {
 	}
 	for i := range wire.Spec.Containers {
 		pod.Containers[i] = wire.Spec.Containers[i].container()
+	}
+	if ends := wire.Metadata.DeletionTimestamp; ends != nil {
+		pod.Gone = *ends
+	}
+	for _, volume := range wire.Spec.Volumes {
+		if volume.Claim != nil {
+			pod.Claims = append(pod.Claims, volume.Claim.Name)
+		}
 	}
 	for _, init := range wire.Spec.InitContainers {
 		if !init.Resources.empty() {

@@ -6,7 +6,7 @@
 //
 //	cloneset web replicas=3 image=v2 ...  create or edit a CloneSet (also JSON below the line: a merge patch of the object)
 //	service web                           a Service that selects the Pods of the CloneSet web
-//	apply                                 carry out the commands under way
+//	apply [only=pods]                     carry out the commands under way, of one resource or of all
 //	refuse CODE message...                refuse the commands under way
 //	kubelet [except=web-a]                schedule, start, restart, remove Pods as a node would
 //	fail web-a [phase=Failed]             the containers of a Pod stop being ready
@@ -72,8 +72,11 @@ func (c *cluster) step(d *datadriven.TestData) string {
 			map[string]any{"metadata": map[string]any{"name": name, "namespace": "default"}, "spec": map[string]any{"selector": map[string]any{"app": name}}},
 		}, 0)
 	case "apply":
+		only := c.argument(d, "only")
 		for _, r := range c.pending() {
-			c.apply(r)
+			if only == nil || slices.Contains(only, r.entry.GetCommand().GetObject().GetResource()) {
+				c.apply(r)
+			}
 		}
 	case "refuse":
 		for _, r := range c.pending() {
@@ -153,6 +156,7 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
 		status := child(o.tree, "status")
 		conditions, _ := status["conditions"].([]any)
+		conditions = slices.DeleteFunc(conditions, func(held any) bool { return held.(map[string]any)["type"] == "PodResizePending" })
 		status["conditions"] = append(conditions, map[string]any{
 			"type": "PodResizePending", "status": "True", "reason": d.CmdArgs[1].Key, "message": strings.Join(keys(d.CmdArgs[2:]), " "),
 		})

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/dump"
@@ -60,10 +61,50 @@ func (r *round) cleanClaims() {
 	}
 	for i := range r.pods {
 		p := &r.pods[i]
-		if p.UID != "" && p.UnderWay == nil && !p.preparing && !p.specified {
-			r.createClaims(instanceOf(p.Labels), r.claimsOf(p.Labels[revisionLabel]), "Pod %s lacks it", p.Name)
+		if p.UID == "" || p.UnderWay != nil || p.preparing || p.specified {
+			continue
 		}
+		id := instanceOf(p.Labels)
+		templates := slices.DeleteFunc(slices.Clone(r.claimsOf(p.Labels[revisionLabel])), func(template map[string]any) bool {
+			return !slices.Contains(p.Claims, r.claimNamed(template, id))
+		})
+		r.createClaims(id, templates, "Pod %s lacks it", p.Name)
 	}
+}
+
+// returning counts the instances that come back under their own name: their Pod goes, not by our doing, and leaves claims to
+// the next one. A Pod that does not go in time, as on a node that is lost, is waited for no longer (D4).
+func (r *round) returning() int {
+	const patience = 30 * time.Second
+	if !r.spec.reuseClaims {
+		return 0
+	}
+	count := 0
+	for _, p := range r.world.PodsOf(r.set.UID) {
+		if p.Active() || leaving(p) || !r.leavesClaims(p) {
+			continue
+		}
+		if until := p.Gone.Add(patience); p.Terminating && !p.Gone.IsZero() {
+			if !until.After(r.world.Now()) {
+				continue
+			}
+			r.wakeBy(until, "Pod %s is to go by %s, its claims wait for the next Pod", p.Name, until.UTC().Format(time.TimeOnly))
+		}
+		count++
+	}
+	return count
+}
+
+// leavesClaims says whether the next Pod is to have the claims of one that is ending.
+func (r *round) leavesClaims(p *world.Pod) bool {
+	id := instanceOf(p.Labels)
+	return r.spec.reuseClaims && id != "" && !r.abandoned(id) && slices.ContainsFunc(r.world.ClaimsOf(r.set.UID), func(claim *world.Claim) bool {
+		return instanceOf(claim.Labels) == id && !claim.Terminating
+	})
+}
+
+func (r *round) claimNamed(template map[string]any, id string) string {
+	return claimName(template) + "-" + r.set.Name + "-" + id
 }
 
 // abandoned says whether the Pod of an instance was lately deleted by a command of ours that takes its claims along.
@@ -81,7 +122,7 @@ func (r *round) deleteClaim(claim *world.Claim, why string, args ...any) {
 // createClaims makes the claims of an instance that do not exist by name (R30).
 func (r *round) createClaims(id string, templates []map[string]any, why string, args ...any) {
 	for _, template := range templates {
-		name := claimName(template) + "-" + r.set.Name + "-" + id
+		name := r.claimNamed(template, id)
 		if id == "" || r.world.Claim(r.set.Namespace, name) != nil || !r.mayTry(ScaleUp) {
 			continue
 		}
@@ -108,7 +149,7 @@ func (r *round) mounted(volumes []any, templates []map[string]any, id string) []
 	for _, template := range templates {
 		out = append(out, map[string]any{
 			"name":                  claimName(template),
-			"persistentVolumeClaim": map[string]any{"claimName": claimName(template) + "-" + r.set.Name + "-" + id},
+			"persistentVolumeClaim": map[string]any{"claimName": r.claimNamed(template, id)},
 		})
 	}
 	for _, volume := range volumes {

@@ -70,6 +70,7 @@ type round struct {
 type pod struct {
 	*world.Pod
 	updated      bool // R5
+	countsNew    bool // updated, for the sake of scaling (R58)
 	ready        bool // R3
 	available    bool // R4, with minReadySeconds
 	availableNow bool // R4, with 0
@@ -122,6 +123,7 @@ func (r *round) judge(p *world.Pod) pod {
 		specified: labelled || r.spec.specifiedDelete[p.Name],
 		preparing: lifecycleState(p) == v1beta1.LifecycleStatePreparingDelete,
 	}
+	one.countsNew = one.updated || r.world.Gate(gatePreparingUpdate) && lifecycleState(p) == v1beta1.LifecycleStatePreparingUpdate
 	ready := p.Condition(string(corev1.PodReady))
 	gate := p.Condition(inplace.ReadyCondition)
 	one.ready = p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True")
@@ -189,12 +191,12 @@ func (r *round) revisionOf(p *world.Pod) *world.Revision {
 	return nil
 }
 
-// counts is R19. Pods that prepare their update may count as updated (R58).
-func (r *round) counts(preparedAsUpdated bool) counts {
+// counts is R19, for the sake of scaling or of updating (R58).
+func (r *round) counts(scaling bool) counts {
 	c := counts{pods: len(r.pods), rollsBack: r.world.Gate(gatePartitionRollback) && r.currentRevision.name != r.updateRevision.name}
 	for i := range r.pods {
 		p := &r.pods[i]
-		updated := p.updated || preparedAsUpdated && lifecycleState(p.Pod) == v1beta1.LifecycleStatePreparingUpdate
+		updated := p.updated || scaling && p.countsNew
 		add := func(ifNew, ifOld *int) {
 			if updated {
 				*ifNew++

@@ -19,10 +19,10 @@ import (
 const deletionCost = "controller.kubernetes.io/pod-deletion-cost"
 
 // cheapest returns the n Pods, new or old ones, that are the least loss, in order (R35). All of them when there are fewer.
-func (r *round) cheapest(n int, updated bool) []*pod {
+func (r *round) cheapest(n int, countsNew bool) []*pod {
 	var candidates []*pod
 	for i := range r.pods {
-		if r.pods[i].updated == updated {
+		if r.pods[i].countsNew == countsNew {
 			candidates = append(candidates, &r.pods[i])
 		}
 	}

@@ -110,7 +110,7 @@ func (r *round) settle(p *pod) {
 	if marks := r.marks(p.Pod, next); marks != nil && p.running() {
 		conditions = append(conditions, marks...)
 		if len(does) == 0 {
-			does = append(does, "shows what its hooks want of it")
+			does = append(does, "KruisePodReady says what its hooks want")
 		}
 	}
 	if hash := shortHash(p.Labels[revisionLabel]); done && p.Labels[templateLabel] == "" && hash != "" {

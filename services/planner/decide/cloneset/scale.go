@@ -47,14 +47,17 @@ func (r *round) scale() bool {
 func (r *round) scaleUp() int {
 	n := r.numbers
 	limit, why := n.upLimit, "all may be created now"
-	if !r.updateRevision.stored {
-		limit = min(limit, n.upOld) // the others wait for their revision
-	}
-	if limit == 0 || !r.mayTry(ScaleUp) {
-		return 0
-	}
 	if limit < n.up {
 		why = fmt.Sprintf("%d may be created now: %d may be unavailable while scaling, %d are", limit, r.spec.scaleUnavailable, n.unavailable)
+	}
+	if stored := r.ofStoredRevision(n.up, n.upOld); stored < limit {
+		limit, why = stored, fmt.Sprintf("%d of the current revision may be created now, the others wait for their revision", stored)
+	}
+	if back := r.returning(); n.up-back < limit {
+		limit, why = n.up-back, fmt.Sprintf("%d come back under their own names once their Pods are gone", back)
+	}
+	if limit <= 0 || !r.mayTry(ScaleUp) {
+		return 0
 	}
 	if r.attempt(ScaleUp) > 0 {
 		if slices.ContainsFunc(r.pods, func(p pod) bool { return p.UID == "" }) {
@@ -82,6 +85,17 @@ func (r *round) scaleUp() int {
 		r.decision.Append(create)
 	}
 	return limit
+}
+
+// ofStoredRevision is how many of the missing Pods can be made now: those whose revision the API server has.
+func (r *round) ofStoredRevision(up, upOld int) int {
+	switch {
+	case r.updateRevision.stored:
+		return up
+	case r.currentRevision.stored:
+		return upOld
+	}
+	return 0
 }
 
 // newInstances returns n instance ids that no Pod has, in alphabetical order (R29): those first whose claims are free. New ones
@@ -143,14 +157,15 @@ func (r *round) newPod(name, id string, from revision, claims []map[string]any) 
 
 func (r *round) stamp() string { return r.world.Now().UTC().Format(time.RFC3339) }
 
-// removeFinished deletes Pods that have ended, once as many as wanted are there without them (D5). Their claims stay.
+// removeFinished deletes Pods that have ended, once as many as wanted are there without them (D5). One that has claims goes
+// first: the Pod that replaces it has its name. Its claims stay.
 func (r *round) removeFinished() {
-	if len(r.finished) == 0 || len(r.pods) < r.spec.replicas {
-		return
-	}
 	for _, p := range r.finished {
+		if len(r.facts) < r.spec.replicas && !r.leavesClaims(p) {
+			continue
+		}
 		if p.UID != "" && r.idle(p) && r.mayTry(RemoveFinished) && r.mayTakeDown() {
-			r.command(p, decide.Delete(decide.PodRef(p), decide.Why(RemoveFinished, "it has %s, and %d Pods are there without it", strings.ToLower(p.Phase), len(r.pods))))
+			r.command(p, decide.Delete(decide.PodRef(p), decide.Why(RemoveFinished, "it has %s, and %d Pods are there without it", strings.ToLower(p.Phase), len(r.facts))))
 		}
 	}
 }
@@ -195,7 +210,10 @@ func (r *round) keepMarked() int {
 	}
 	for i := range r.pods {
 		p := &r.pods[i]
-		_, ours := p.Annotations[replacedFor]
+		target, ours := p.Annotations[replacedFor]
+		if p.updated && target == r.updateRevision.name {
+			continue // of this revision already, and to be replaced all the same (inplace-update D6)
+		}
 		if !ours || !p.specified || p.preparing || r.spec.specifiedDelete[p.Name] || !r.idle(p.Pod) || !p.updated && left >= r.spec.partition {
 			continue
 		}

@@ -145,10 +145,12 @@ func (r *round) awaitHook(p *pod, budget string) bool {
 // routes to a Pod, and neither hook nor grace period wants it drained, the change is one write.
 func (r *round) mustDrain(p *pod, change inplace.Change) string {
 	gate := p.Condition(inplace.ReadyCondition)
-	if !p.HasGate(inplace.ReadyCondition) || gate == nil || gate.Status == "False" || !change.Drains(p.Pod) || r.undrained(change) {
+	if !p.HasGate(inplace.ReadyCondition) || gate == nil || gate.Status == "False" || !change.Drains(p.Pod) || r.undrained(change) && len(change.Feeds) == 0 {
 		return ""
 	}
 	switch {
+	case len(change.Feeds) > 0:
+		return "the node agent restarts containers only in a Pod that is not ready"
 	case r.spec.graceSeconds > 0:
 		return fmt.Sprintf("the Pod gets %d seconds of grace", r.spec.graceSeconds)
 	case r.spec.inPlaceUpdate() != nil:
@@ -180,7 +182,8 @@ func (r *round) updateInPlace(p *pod, change inplace.Change, target revision, bu
 	}
 	var write inplace.Write
 	why := change.Describe()
-	if r.spec.graceSeconds > 0 {
+	grace := r.spec.graceSeconds > 0 && !change.Empty()
+	if grace {
 		write = inplace.Hold(p.Pod, change, target.name, r.spec.graceSeconds, r.world.Now())
 		why = fmt.Sprintf("in %d seconds: %s", r.spec.graceSeconds, why)
 	} else {
@@ -192,7 +195,7 @@ func (r *round) updateInPlace(p *pod, change inplace.Change, target revision, bu
 	labels[templateLabel] = shortHash(target.name)
 	gate := p.Condition(inplace.ReadyCondition)
 	drained := gate != nil && gate.Status == "False" && p.running()
-	if drained || r.spec.graceSeconds > 0 || r.spec.inPlaceUpdate() != nil || !change.Drains(p.Pod) {
+	if drained || grace || r.spec.inPlaceUpdate() != nil || len(change.Resources) > 0 {
 		labels[v1beta1.LifecycleStateKey] = string(v1beta1.LifecycleStateUpdating)
 		annotations[v1beta1.LifecycleTimestampKey] = r.stamp()
 	}

@@ -193,9 +193,17 @@ func firstDifference(before, after map[string]any, except ...string) string {
 	return ""
 }
 
+// Empty says whether the Pod has all that it needs already: only its labels are to be written (inplace-update R7).
+func (c Change) Empty() bool {
+	return len(c.Images)+len(c.Resources)+len(c.Feeds)+len(c.Labels)+len(c.Annotations)+len(c.Finalizers)+len(c.FinalizersGone) == 0
+}
+
 // Drains says whether the Pod must not be ready while it takes the change (inplace-update R10): always, unless nothing but
 // resources changes and no container restarts for them.
 func (c Change) Drains(pod *world.Pod) bool {
+	if c.Empty() {
+		return false
+	}
 	if len(c.Resources) == 0 || len(c.Images) > 0 || len(c.Feeds) > 0 {
 		return true
 	}
