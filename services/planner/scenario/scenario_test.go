@@ -16,6 +16,7 @@
 //	annotate web-a key                    somebody annotates a Pod with the text below the line; without text takes it away
 //	finalizer web-a key [remove]          somebody adds or removes a finalizer
 //	node n1 zone=a                        a node with labels
+//	object pods web-1                     an object that is there, as JSON below the line
 //	place web-a n2                        the scheduler puts a Pod on a node
 //	agent [restart]                       node agents report what runs; with restart they restart what has other env than it should
 //	resize web-a infeasible why...        the kubelet does not resize the containers of a Pod
@@ -146,6 +147,20 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		}
 		name := d.CmdArgs[0].Key
 		c.store(object{&shiplogv1.ObjectRef{Version: "v1", Resource: "nodes", Name: name}, map[string]any{"metadata": map[string]any{"name": name, "labels": labels}}}, 0)
+	case "object":
+		resource, name := d.CmdArgs[0].Key, d.CmdArgs[1].Key
+		ref := &shiplogv1.ObjectRef{Version: "v1", Resource: resource, Namespace: "default", Name: name}
+		ref.Group = map[string]string{world.ResourceCloneSets: world.GroupKruise, world.ResourceRevisions: world.GroupApps}[resource]
+		tree := map[string]any{}
+		if err := json.Unmarshal([]byte(d.Input), &tree); err != nil {
+			d.Fatalf(c.t, "%v", err)
+		}
+		metadata := child(tree, "metadata")
+		metadata["name"], metadata["namespace"] = name, "default"
+		if resource == world.ResourceCloneSets {
+			ref.Version = "v1alpha1"
+		}
+		c.store(object{ref, tree}, 0)
 	case "place":
 		o := c.objects[podRef(c.real(d.CmdArgs[0].Key))]
 		child(o.tree, "spec")["nodeName"] = d.CmdArgs[1].Key
