@@ -18,6 +18,8 @@ type api struct {
 	uids    int
 	objects map[world.Ref]*object
 	history map[world.Ref][]*object
+	// revisions are the templates that revisions ever held, by hash.
+	revisions map[string]string
 }
 
 // object is one state of one object. It is not changed.
@@ -41,7 +43,7 @@ type writer struct {
 }
 
 func newAPI(s *simulation) *api {
-	return &api{s: s, version: 1000, objects: map[world.Ref]*object{}, history: map[world.Ref][]*object{}}
+	return &api{s: s, version: 1000, objects: map[world.Ref]*object{}, history: map[world.Ref][]*object{}, revisions: map[string]string{}}
 }
 
 // list returns the objects of some kind, by name.
@@ -85,7 +87,7 @@ func (a *api) put(ref world.Ref, tree map[string]any, by writer) *object {
 		panic(err) // trees come from JSON
 	}
 	after := &object{ref: ref, uid: metadata["uid"].(string), version: a.version, at: a.s.now, raw: raw, by: by}
-	after.parse()
+	after.parse(a)
 	a.objects[ref] = after
 	a.changed(before, after)
 	return after
@@ -110,11 +112,17 @@ func (a *api) changed(before, after *object) {
 	}
 	a.s.watcher.change(after)
 	a.s.kubelets.change(after)
+	a.s.hooks.change(after)
 	a.s.checks.write(before, after)
 }
 
 // delete does what the API server does when asked to: a Pod on a node gets time, everything else goes at once.
 func (a *api) delete(o *object, by writer) *object {
+	if o.ref.Resource == world.ResourceClaims && a.mounted(o.ref.Name) {
+		tree := o.tree() // Kubernetes protects claims that a Pod mounts
+		child(tree, "metadata")["deletionTimestamp"] = a.stamp()
+		return a.put(o.ref, tree, by)
+	}
 	if o.pod == nil || o.pod.node == "" || o.pod.finished() {
 		a.remove(o, by)
 		return nil
@@ -126,6 +134,11 @@ func (a *api) delete(o *object, by writer) *object {
 	child(tree, "metadata")["deletionTimestamp"] = a.stamp()
 	child(tree, "metadata")["deletionGracePeriodSeconds"] = 30
 	return a.put(o.ref, tree, by)
+}
+
+// mounted says whether a Pod that is there mounts a claim.
+func (a *api) mounted(claim string) bool {
+	return slices.ContainsFunc(a.list(isPod), func(o *object) bool { return slices.Contains(o.pod.claims, claim) })
 }
 
 // edit changes an object as its user or its kubelet would; a changed spec raises the generation.

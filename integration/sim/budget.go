@@ -30,32 +30,18 @@ func (c *checks) created(one *command, set *cloneSet, after *object) {
 		c.s.fail("maxSurge", "%d Pods are active after %s", active, c.why(one, set))
 	}
 	if after.pod.template == set.template {
-		current := c.template(set.status.CurrentRevision)
+		current := c.s.api.revisions[hashOf(set.status.CurrentRevision)]
 		if updated := c.updated(one, set); current != "" && current != set.template && updated > set.replicas-set.partition+set.surge {
 			c.s.fail("partition", "%d Pods are updated after %s", updated, c.why(one, set))
 		}
 	}
 }
 
-// template returns what a revision of a name held, as far as Pods show; empty: no Pod ever carried it.
-func (c *checks) template(revision string) string {
-	for ref, history := range c.s.api.history {
-		if isPod(ref) {
-			for _, o := range history {
-				if o.pod != nil && o.pod.labels["controller-revision-hash"] == revision {
-					return o.pod.template
-				}
-			}
-		}
-	}
-	return ""
-}
-
-// updated counts the active Pods of the template that was decided for, without those that are being deleted.
+// updated counts the active Pods of the template that was decided for, without those that are being deleted or prepared for it.
 func (c *checks) updated(one *command, set *cloneSet) int {
 	n := 0
 	for _, o := range c.s.podsOf(one.owner) {
-		if o.pod.active() && o.pod.template == set.template && c.broughtBy(o) <= one.sequence && !c.leaving(o.uid, one.sequence) {
+		if o.pod.active() && !o.pod.preparingDelete() && o.pod.template == set.template && c.broughtBy(o) <= one.sequence && !c.leaving(o.uid, one.sequence) {
 			n++
 		}
 	}
@@ -86,11 +72,11 @@ func (c *checks) leaving(uid string, position uint64) bool {
 // deleted checks maxUnavailable, and that only those are deleted that were named or are too many.
 func (c *checks) deleted(one *command, set *cloneSet, before *object) {
 	known, _ := c.known(before.ref, one.entry.GetCause())
-	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod)
+	named := set.names(before.pod) || known != nil && known.uid == before.uid && set.names(known.pod) || before.pod.preparingDelete()
 	if !named && before.pod.active() {
 		// Those named do not count, for they will go, unless what goes is broken and of an old revision.
 		broken := known != nil && !known.pod.serves() && known.pod.template != set.template
-		left := c.creating(one) + c.count(one, deletes, func(p *pod, _ time.Time) bool { return p.active() && (broken || !set.names(p)) })
+		left := c.creating(one) + c.count(one, deletes, func(p *pod, _ time.Time) bool { return p.active() && (broken || !set.names(p) && !p.preparingDelete()) })
 		if left < set.replicas {
 			c.s.fail("deletes too many", "%d Pods are left that nobody named, after %s", left, c.why(one, set))
 		}
@@ -105,7 +91,11 @@ func (c *checks) deleted(one *command, set *cloneSet, before *object) {
 // patched checks what an update may do to a Pod, and maxUnavailable.
 func (c *checks) patched(one *command, set *cloneSet, before, after *object) {
 	code := one.GetReason().GetCode()
-	updates := code == "DrainPod" || code == "UpdateInPlace" || code == "UpdateReCreate"
+	updates := code == "DrainPod" || code == "PrepareUpdate" || code == "UpdateInPlace" || code == "UpdateReCreate"
+	if code == "PrepareDelete" {
+		c.deleted(one, set, before)
+		return
+	}
 	switch {
 	case updates && set.paused:
 		c.s.fail("paused", "%s", c.why(one, set))
@@ -193,7 +183,7 @@ func takesDown(one *command) bool {
 		return false
 	}
 	code := one.GetReason().GetCode()
-	return one.GetDelete() != nil || code == "DrainPod" || code == "UpdateInPlace" && bytes.Contains(one.GetPatch().GetJson(), []byte(`"spec"`))
+	return one.GetDelete() != nil || code == "DrainPod" || code == "PrepareUpdate" || code == "PrepareDelete" || code == "UpdateInPlace" && bytes.Contains(one.GetPatch().GetJson(), []byte(`"spec"`))
 }
 
 // decidedOnFreshFacts checks that what takes a Pod down was decided on a log that held all that had happened to the

@@ -142,7 +142,10 @@ func (c *checks) write(before, after *object) {
 	// While a create has no outcome, rules count its Pod as about to be there, so one that somebody deleted may come again.
 	// A merge patch of a CloneSet's status or of a revision's number says again what it said, and the rules correct it.
 	merges := one.GetPatch().GetType() == shiplogv1.PatchObject_TYPE_MERGE
-	if one.effects > 1 && !merges && (one.done || one.GetCreate() == nil) {
+	// What is made for an owner that is gone the garbage collector takes again.
+	owner := c.s.api.objects[c.sets[one.owner]]
+	orphan := one.GetCreate() != nil && (owner == nil || owner.uid != one.owner)
+	if one.effects > 1 && !merges && !orphan && (one.done || one.GetCreate() == nil) {
 		c.s.fail("effect twice", "command %d (%s) has its effect again", one.sequence, narrate.Command(one.Command))
 	}
 	if after.pod == nil && (before == nil || before.pod == nil) {

@@ -161,7 +161,9 @@ func drawTrouble(r *rand.Rand) Item {
 			}
 		}, "%s", what)
 	}
-	switch r.IntN(9) {
+	switch r.IntN(10) {
+	case 9:
+		return item(func(s *simulation, _ *rand.Rand) { s.hooks.stopped = s.now.Add(d) }, "nobody answers lifecycle hooks for %s", d)
 	case 0, 1:
 		return onPod("a Pod is not ready for "+d.String(), func(s *simulation, o *object) { s.kubelets.fail(o, d) })
 	case 2:

@@ -102,8 +102,15 @@ func (k *kubelets) evict(node string) {
 // change is told of every write.
 func (k *kubelets) change(o *object) {
 	switch {
-	case o.gone && o.ref.Resource == world.ResourceCloneSets, !o.gone && k.orphaned(o):
+	case o.gone && (o.ref.Resource == world.ResourceCloneSets || isPod(o.ref)), !o.gone && k.orphaned(o):
 		k.sweepSoon()
+	}
+	if o.gone && o.pod != nil {
+		for _, claim := range o.pod.claims {
+			if held := k.s.api.objects[claimRef(claim)]; held != nil && child(held.tree(), "metadata")["deletionTimestamp"] != nil && !k.s.api.mounted(claim) {
+				k.s.api.remove(held, clusterItself)
+			}
+		}
 	}
 	if o.pod != nil && !o.gone {
 		k.look(o, k.pace(50*time.Millisecond, time.Second))
@@ -118,11 +125,23 @@ func (k *kubelets) pace(least, most time.Duration) time.Duration {
 }
 
 func (k *kubelets) orphaned(o *object) bool {
-	if o.ref.Resource != world.ResourcePods && o.ref.Resource != world.ResourceRevisions {
+	if !dependent(o.ref) {
 		return false
 	}
 	owner := ownerOf(o)
+	if slices.ContainsFunc(k.s.api.list(isPod), func(pod *object) bool { return pod.uid == owner }) {
+		return false
+	}
 	return owner != "" && !slices.ContainsFunc(k.s.cloneSets(), func(set *object) bool { return set.uid == owner })
+}
+
+// dependent objects go when their owner has gone.
+func dependent(ref world.Ref) bool {
+	return isPod(ref) || ref.Resource == world.ResourceRevisions || ref.Resource == world.ResourceClaims
+}
+
+func claimRef(name string) world.Ref {
+	return world.Ref{Resource: world.ResourceClaims, Namespace: "default", Name: name}
 }
 
 func ownerOf(o *object) string {
@@ -147,7 +166,7 @@ func (k *kubelets) sweepSoon() {
 	k.sweeping = true
 	k.s.after(k.s.between(100*time.Millisecond, 3*time.Second), func() {
 		k.sweeping = false
-		for _, o := range k.s.api.list(func(ref world.Ref) bool { return isPod(ref) || ref.Resource == world.ResourceRevisions }) {
+		for _, o := range k.s.api.list(dependent) {
 			if k.orphaned(o) {
 				k.s.api.delete(o, writer{name: "the garbage collector"})
 			}
@@ -176,7 +195,7 @@ func (k *kubelets) step(o *object) {
 		return
 	case p.terminating:
 		k.s.after(k.pace(100*time.Millisecond, 4*time.Second), func() {
-			if now := k.s.api.objects[o.ref]; now != nil && now.uid == o.uid && !k.lost[p.node] {
+			if now := k.s.api.objects[o.ref]; now != nil && now.uid == o.uid && !k.lost[p.node] && child(now.tree(), "metadata")["finalizers"] == nil {
 				k.s.api.remove(now, clusterItself)
 			}
 		})
@@ -189,7 +208,8 @@ func (k *kubelets) step(o *object) {
 
 func (k *kubelets) schedule(o *object) {
 	ready := slices.DeleteFunc(slices.Clone(k.nodes), func(node string) bool { return k.lost[node] })
-	if len(ready) == 0 || k.s.now.Before(k.stuck) {
+	unbound := slices.ContainsFunc(o.pod.claims, func(claim string) bool { return k.s.api.objects[claimRef(claim)] == nil })
+	if len(ready) == 0 || unbound || k.s.now.Before(k.stuck) {
 		k.look(o, 2*time.Second)
 		return
 	}

@@ -11,6 +11,8 @@ import (
 type Plan struct {
 	Seed  uint64
 	Items []Item
+	// Gates are the feature gates of all planners.
+	Gates map[string]bool
 	// Until is when all faults end.
 	Until time.Duration
 }
@@ -34,7 +36,10 @@ func seconds(r *rand.Rand, least, most int) time.Duration {
 // Draw makes the plan of a seed.
 func Draw(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 0))
-	plan := Plan{Seed: seed, Until: seconds(r, 30, 240)}
+	plan := Plan{Seed: seed, Until: seconds(r, 30, 240), Gates: map[string]bool{
+		"InPlaceUpdateEnvFromMetadata": true, "CloneSetShortHash": r.IntN(4) == 0,
+		"CloneSetPartitionRollback": r.IntN(6) == 0, "PreparingUpdateAsUpdate": r.IntN(6) == 0,
+	}}
 	add := func(at time.Duration, item Item) {
 		item.At = at
 		plan.Items = append(plan.Items, item)

@@ -39,7 +39,7 @@ func (p *plannerProcess) start(compacted bool) {
 	}
 	p.s.tell(p.name, "starts")
 	p.reader, p.ahead, p.alive = reader, nil, true
-	p.stepper = planner.NewStepper(planner.Options{Journal: plannerLog{p.s.log, p.s}, Writer: p.name}, p.s.Now)
+	p.stepper = planner.NewStepper(planner.Options{Journal: plannerLog{p.s.log, p.s}, Writer: p.name, Gates: p.s.gates}, p.s.Now)
 	p.wake()
 }
 

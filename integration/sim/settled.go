@@ -52,6 +52,11 @@ func (c *checks) settledSet(o *object) {
 		case set.names(p):
 			wrong("Pod %s is named for deletion and is there", p.name)
 		}
+		for _, claim := range p.claims {
+			if held := c.s.api.objects[claimRef(claim)]; held == nil || ownerOf(held) != o.uid {
+				wrong("claim %s of Pod %s is not there, or not the CloneSet's", claim, p.name)
+			}
+		}
 		got.Replicas++
 		if p.template == set.template {
 			got.UpdatedReplicas++
@@ -78,7 +83,7 @@ func (c *checks) settledSet(o *object) {
 		wrong("the status is %+v, the truth is %+v", want, got)
 	}
 	for _, condition := range conditions {
-		if slices.Contains([]string{"FailedScale", "FailedUpdate", "Stalled"}, condition.Type) {
+		if slices.Contains([]string{"FailedScale", "FailedUpdate", "Stalled", "Reconciling"}, condition.Type) {
 			wrong("condition %s is %s: %s", condition.Type, condition.Status, condition.Message)
 		}
 	}
@@ -97,9 +102,13 @@ func (c *checks) settledSet(o *object) {
 func (c *checks) revisionsCarried(o *object) int {
 	used := map[string]bool{o.set.status.UpdateRevision: true, o.set.status.CurrentRevision: true}
 	for _, pod := range c.s.podsOf(o.uid) {
-		used[pod.pod.labels["controller-revision-hash"]] = true
+		used[pod.pod.labels[revisionLabel]] = true
 	}
-	return len(used)
+	hashes := map[string]bool{}
+	for name := range used {
+		hashes[hashOf(name)] = true
+	}
+	return len(hashes)
 }
 
 // replays folds the log again, decides at the cause of every command, and compares; and folds the live entries alone.

@@ -55,6 +55,8 @@ type simulation struct {
 	executors []*worker
 	kubelets  *kubelets
 	users     *users
+	hooks     *hooks
+	gates     map[string]bool
 	faults    faults
 	checks    *checks
 }
@@ -67,7 +69,7 @@ func Run(plan Plan, dropped map[int]bool, tracing bool) Result {
 	began := s.now
 	s.log = journal.NewMemory(func() time.Time { return s.now })
 	s.api, s.checks, s.users = newAPI(s), newChecks(s), &users{s: s}
-	s.watcher, s.kubelets = newWatcher(s), newKubelets(s)
+	s.watcher, s.kubelets, s.hooks, s.gates = newWatcher(s), newKubelets(s), newHooks(s), plan.Gates
 	tap, err := s.log.Read(context.Background(), journal.From{Sequence: 1})
 	if err != nil {
 		panic(err) // a log in memory that was just made
@@ -126,6 +128,7 @@ func (s *simulation) heal() {
 	s.faults = faults{}
 	s.log.SetDown(false)
 	s.kubelets.heal()
+	s.hooks.stopped = time.Time{}
 	s.watcher.heal()
 	for _, w := range s.executors {
 		w.start()

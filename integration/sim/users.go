@@ -117,6 +117,25 @@ func drawCloneSet(r *rand.Rand, name string) Item {
 	if r.IntN(6) == 0 {
 		spec["progressDeadlineSeconds"] = float64(30 + r.IntN(60))
 	}
+	chance := func(n int) bool { return r.IntN(n) == 0 }
+	if lifecycle := drawLifecycle(chance); chance(3) && len(lifecycle) > 0 {
+		spec["lifecycle"] = lifecycle
+	}
+	if chance(5) {
+		strategy["inPlaceUpdateStrategy"] = map[string]any{"gracePeriodSeconds": float64(1 + r.IntN(20))}
+	}
+	if chance(4) {
+		spec["volumeClaimTemplates"] = []any{map[string]any{"metadata": map[string]any{"name": "data"}, "spec": map[string]any{}}}
+		child(spec, "scaleStrategy")["disablePVCReuse"] = chance(2)
+	}
+	if len(containers) > 1 && chance(2) {
+		for i, key := range []string{"p_0", "p_1"} {
+			containers[i].(map[string]any)["env"] = []any{map[string]any{"name": "KRUISE_CONTAINER_BARRIER", "valueFrom": map[string]any{"configMapKeyRef": map[string]any{"name": "barrier", "key": key}}}}
+		}
+	}
+	if chance(6) {
+		strategy["scatterStrategy"] = []any{map[string]any{"key": "note", "value": "1"}}
+	}
 	routed := r.IntN(2) == 0
 	data, _ := json.Marshal(spec)
 	return item(func(s *simulation, _ *rand.Rand) {

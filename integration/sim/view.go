@@ -23,7 +23,8 @@ type pod struct {
 	gateShut                 bool
 	state                    string // lifecycle
 	specified                bool   // labelled for deletion
-	template                 string // what of its template it shows
+	template                 string // of the revision that it carries
+	claims                   []string
 	images, running          map[string]string
 }
 
@@ -35,6 +36,7 @@ type cloneSet struct {
 	paused                                   bool
 	kind, template                           string
 	podsToDelete                             []string
+	hooked                                   bool
 	generation                               int64
 	status                                   statusView
 }
@@ -65,10 +67,21 @@ func (t templateView) essence() string {
 	return out.String() + "note=" + t.Metadata.Labels["note"]
 }
 
-func (o *object) parse() {
+func (o *object) parse(a *api) {
 	switch o.ref.Resource {
 	case world.ResourcePods:
 		o.pod = readPod(o.raw)
+		if template, stored := a.revisions[hashOf(o.pod.labels[revisionLabel])]; stored {
+			o.pod.template = template
+		}
+	case world.ResourceRevisions:
+		var wire struct {
+			Data struct {
+				Spec struct{ Template templateView }
+			}
+		}
+		read(o.raw, &wire)
+		a.revisions[hashOf(o.ref.Name)] = wire.Data.Spec.Template.essence()
 	case world.ResourceCloneSets:
 		o.set = readCloneSet(o.raw)
 	}
@@ -95,6 +108,9 @@ func readPod(raw []byte) *pod {
 		Spec struct {
 			NodeName   string
 			Containers []containerView
+			Volumes    []struct {
+				PersistentVolumeClaim *struct{ ClaimName string }
+			}
 		}
 		Status struct {
 			Phase             string
@@ -117,6 +133,11 @@ func readPod(raw []byte) *pod {
 			out.owner = owner.UID
 		}
 	}
+	for _, volume := range wire.Spec.Volumes {
+		if volume.PersistentVolumeClaim != nil {
+			out.claims = append(out.claims, volume.PersistentVolumeClaim.ClaimName)
+		}
+	}
 	var t templateView
 	t.Metadata.Labels, t.Spec.Containers = wire.Metadata.Labels, wire.Spec.Containers
 	out.template = t.essence()
@@ -137,7 +158,15 @@ func readPod(raw []byte) *pod {
 	return out
 }
 
+// revisionLabel is the label by which a Pod carries its revision.
+const revisionLabel = "controller-revision-hash"
+
+// hashOf is what a revision's name and its short form have in common.
+func hashOf(revision string) string { return revision[strings.LastIndexByte(revision, '-')+1:] }
+
 func (p *pod) finished() bool { return p.phase == "Failed" || p.phase == "Succeeded" }
+
+func (p *pod) preparingDelete() bool { return p.state == "PreparingDelete" }
 
 // active is R2.
 func (p *pod) active() bool { return !p.terminating && !p.finished() }
@@ -171,6 +200,7 @@ func readCloneSet(raw []byte) *cloneSet {
 			MinReadySeconds      int
 			RevisionHistoryLimit *int
 			Template             templateView
+			Lifecycle            map[string]any
 			ScaleStrategy        struct {
 				PodsToDelete   []string
 				MaxUnavailable any
@@ -188,7 +218,7 @@ func readCloneSet(raw []byte) *cloneSet {
 	out := &cloneSet{
 		name: wire.Metadata.Name, generation: wire.Metadata.Generation, replicas: spec.Replicas, minReady: spec.MinReadySeconds,
 		historyLimit: 10, paused: spec.UpdateStrategy.Paused, kind: spec.UpdateStrategy.Type, template: spec.Template.essence(),
-		podsToDelete: spec.ScaleStrategy.PodsToDelete, status: wire.Status, scaleUnavailable: math.MaxInt,
+		podsToDelete: spec.ScaleStrategy.PodsToDelete, status: wire.Status, scaleUnavailable: math.MaxInt, hooked: len(spec.Lifecycle) > 0,
 	}
 	if spec.RevisionHistoryLimit != nil {
 		out.historyLimit = *spec.RevisionHistoryLimit

@@ -95,6 +95,7 @@ func (r *round) gather() {
 			before := r.judge(p.Before)
 			r.facts = append(r.facts, before)
 			one.ready, one.available, one.availableNow = one.ready && before.ready, one.available && before.available, one.availableNow && before.availableNow
+			one.specified, one.preparing = one.specified || before.specified, one.preparing || before.preparing
 		case p.Before == nil && p.Active() && p.UID != "":
 			r.facts = append(r.facts, one)
 		}

@@ -80,8 +80,12 @@ func calculate(c counts, s spec) numbers {
 	if specified > 0 || out.down > 0 {
 		out.deleteReady = max(s.maxUnavailable+c.pods-s.replicas-c.unavailableNow, 0)
 	}
-	if out.update = -diffNew; abs(diffOld) <= abs(diffNew) {
+	switch {
+	case diffOld*diffNew > 0: // too many or too few of both: that is for scaling
+	case abs(diffOld) <= abs(diffNew):
 		out.update = diffOld
+	default:
+		out.update = -diffNew
 	}
 	return out
 }

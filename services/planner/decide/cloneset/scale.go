@@ -186,7 +186,7 @@ func (r *round) cancelDelete() int {
 	needed, cancelled := r.spec.replicas-len(r.pods)+going, 0
 	for i := range r.pods {
 		p := &r.pods[i]
-		if needed <= 0 || lifecycleState(p.Pod) != v1beta1.LifecycleStatePreparingDelete || p.specified {
+		if needed <= 0 || !p.preparing || p.specified || leaving(p.Pod) {
 			continue
 		}
 		needed--

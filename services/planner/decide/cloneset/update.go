@@ -46,7 +46,8 @@ func (r *round) update() {
 }
 
 // within cuts the candidates to what the budget allows (R41): a Pod that is unavailable anyway costs nothing more. One such
-// Pod may always move, even while missing Pods use up the budget: it may be what keeps them from being created.
+// Pod may always move, even while missing Pods use up the budget: it may be what keeps them from being created. And where an
+// available Pod has to wait, those behind it that are unavailable need not: they may be what it waits for.
 func (r *round) within(candidates []*pod) []*pod {
 	candidates = candidates[:min(abs(r.updates.update), len(candidates))]
 	atTarget, unavailable := 0, 0
@@ -59,15 +60,20 @@ func (r *round) within(candidates []*pod) []*pod {
 		}
 	}
 	budget := r.updates.updateUnavailable
-	for i, p := range candidates {
-		if p.available && (atTarget+i >= budget || unavailable >= budget) || atTarget+i >= max(budget, 1) {
-			return candidates[:i]
-		}
-		if p.available {
+	var chosen []*pod
+	for _, p := range candidates {
+		taken := atTarget + len(chosen)
+		switch {
+		case taken >= max(budget, 1):
+			return chosen
+		case p.available && (taken >= budget || unavailable >= budget):
+			continue
+		case p.available:
 			unavailable++
 		}
+		chosen = append(chosen, p)
 	}
-	return candidates
+	return chosen
 }
 
 // updatePod starts the update of one Pod: in place where the policy and the change allow it, else by marking it for
