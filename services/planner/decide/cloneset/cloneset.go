@@ -41,8 +41,8 @@ const (
 // folded back it is empty until something else happens.
 func Decide(w *world.World, ref world.Ref) decide.Decision {
 	set := w.CloneSet(ref)
-	if set == nil || set.Terminating {
-		return decide.Decision{} // R8
+	if set == nil {
+		return decide.Decision{}
 	}
 	decision := decide.Decision{Rollout: decide.Rollout(set.UID, set.Generation)}
 	spec, problem := readSpec(set)
@@ -55,6 +55,13 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
 	}
 	round.spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
+	if set.Terminating { // R8; what its Pods have begun they finish all the same (inplace-update D16)
+		round.revisions, round.updateRevision.name, round.updateRan = w.RevisionsOf(set.UID), set.Status.UpdateRevision, true
+		round.gather()
+		round.refresh()
+		round.awaitTime()
+		return decision
+	}
 	round.findRevisions()
 	round.gather()
 	round.cleanClaims()

@@ -43,7 +43,8 @@ func (r *round) scale() bool {
 	return len(r.commanded) > before
 }
 
-// scaleUp creates what is missing within the limit (R27) and returns how many.
+// scaleUp creates what is missing within the limit (R27) and returns how many, the one counted that is under way to find out
+// whether creating works again.
 func (r *round) scaleUp() int {
 	n := r.numbers
 	limit, why := n.upLimit, "all may be created now"
@@ -61,7 +62,7 @@ func (r *round) scaleUp() int {
 	}
 	if r.attempt(ScaleUp) > 0 {
 		if slices.ContainsFunc(r.pods, func(p pod) bool { return p.UID == "" }) {
-			return 0
+			return 1 // it is under way
 		}
 		limit, why = 1, "one is created to find out whether that works again"
 	}

@@ -90,7 +90,7 @@ func (r *round) updatePod(p *pod, target revision) {
 	case err == nil:
 		if why := r.mustDrain(p, change); why == "" {
 			r.updateInPlace(p, change, target, budget)
-		} else if r.mayTry(DrainPod) {
+		} else if r.mayTry(UpdateInPlace) && r.mayTry(DrainPod) { // not for a change that is refused at the moment (inplace-update D23)
 			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.drain(p.Pod), decide.Why(DrainPod, "%s; %s", budget, why)))
 		}
 	case r.spec.policy == v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy:
