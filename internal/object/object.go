@@ -25,6 +25,8 @@ type Object struct {
 	// Hash of JSON without the resource version. Two states of an object with the same hash differ in nothing that
 	// matters. Hashes of different processes cannot be compared.
 	Hash uint64
+	// LastChange says who last changed more than the status; nil when managedFields do not tell.
+	LastChange *shiplogv1.LastChange
 }
 
 // Normalise returns what of an object enters the log. raw is not changed and not kept. The error says what is missing or
@@ -44,6 +46,7 @@ func Normalise(resource schema.GroupVersionResource, raw []byte) (*Object, error
 		ResourceVersion: s.taken[takeVersion],
 		JSON:            s.out,
 		Hash:            hash(s.out, s.versionStart, s.versionEnd),
+		LastChange:      s.last.message(),
 	}
 	if o.Name == "" || o.UID == "" || o.ResourceVersion == "" {
 		return nil, fmt.Errorf("normalise an object of %s: name %q, uid %q, resourceVersion %q: none may be empty",
@@ -63,7 +66,7 @@ func (o *Object) Ref() *shiplogv1.ObjectRef {
 // Observed is the fact that this is the object's state. The caller names itself in the entry.
 func (o *Object) Observed() *shiplogv1.Entry {
 	return &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
-		Object: o.Ref(), ResourceVersion: o.ResourceVersion, Json: o.JSON,
+		Object: o.Ref(), ResourceVersion: o.ResourceVersion, Json: o.JSON, LastChange: o.LastChange,
 	}}}
 }
 

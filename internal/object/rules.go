@@ -7,6 +7,8 @@ type rule struct {
 	name string
 	// drop leaves the member out.
 	drop bool
+	// managers reads the dropped member for who changed the object last.
+	managers bool
 	// take remembers the member's value, a string.
 	take take
 	// inner are the rules for the members of this member.
@@ -30,7 +32,7 @@ var (
 		{name: "namespace", take: takeNamespace},
 		{name: "uid", take: takeUID},
 		{name: "resourceVersion", take: takeVersion},
-		{name: "managedFields", drop: true},
+		{name: "managedFields", drop: true, managers: true},
 	}
 	common = []rule{{name: "metadata", inner: metadata}}
 	// Kubelets report images and heartbeats every few minutes; no rule reads them.

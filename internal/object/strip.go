@@ -15,6 +15,7 @@ type stripper struct {
 	// copied is the position in raw up to which out has been written or left out.
 	copied int
 	taken  [takes]string
+	last   lastChange
 	// Where the value of the resource version stands in out.
 	versionStart, versionEnd int
 }
@@ -100,7 +101,11 @@ func (s *stripper) member(name []byte, at, comma int, rules []rule, depth int) (
 		}
 		switch {
 		case rule.drop:
-			end, err = Skip(s.raw, at)
+			if rule.managers && at < len(s.raw) && s.raw[at] == '[' {
+				end, err = s.last.read(s.raw, at)
+			} else {
+				end, err = Skip(s.raw, at)
+			}
 			if err == nil {
 				s.flush(comma)
 			}

@@ -81,7 +81,7 @@ func (x RuntimeContainer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RuntimeContainer_State.Descriptor instead.
 func (RuntimeContainer_State) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type PatchObject_Type int32
@@ -136,7 +136,7 @@ func (x PatchObject_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchObject_Type.Descriptor instead.
 func (PatchObject_Type) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Outcome_Result int32
@@ -191,7 +191,7 @@ func (x Outcome_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Result.Descriptor instead.
 func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Entry is one message of the log. Its sequence number and time are those that the log gave it on arrival and are not
@@ -518,7 +518,9 @@ type ObjectObserved struct {
 	// Resource version of this state of the object. Decimal; a greater number is a later state of the same object.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// The whole object as JSON, without managedFields and without heartbeats; of a Secret only metadata.
-	Json          []byte `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
+	Json []byte `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
+	// Who last changed more of the object than its status. Absent: the object does not say.
+	LastChange    *LastChange `protobuf:"bytes,4,opt,name=last_change,json=lastChange,proto3" json:"last_change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +576,87 @@ func (x *ObjectObserved) GetJson() []byte {
 	return nil
 }
 
+func (x *ObjectObserved) GetLastChange() *LastChange {
+	if x != nil {
+		return x.LastChange
+	}
+	return nil
+}
+
+// LastChange is the newest entry of an object's managedFields that is not about its status, so that reports of ours and of the
+// kubelet do not hide a person's edit. Of several entries of one second, one that is not Shiplog's.
+type LastChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Field manager that the client named, for example "kubectl-client-side-apply".
+	Manager string `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
+	// "Apply" or "Update".
+	Operation string `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Subresource that the change went through, for example "scale"; empty for the object itself.
+	Subresource string `protobuf:"bytes,3,opt,name=subresource,proto3" json:"subresource,omitempty"`
+	// By the API server's clock, in whole seconds.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastChange) Reset() {
+	*x = LastChange{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastChange) ProtoMessage() {}
+
+func (x *LastChange) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastChange.ProtoReflect.Descriptor instead.
+func (*LastChange) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LastChange) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *LastChange) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *LastChange) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
+}
+
+func (x *LastChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // ObjectDeleted is a fact: the object is gone from the API server. Written by the watcher.
 type ObjectDeleted struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -586,7 +669,7 @@ type ObjectDeleted struct {
 
 func (x *ObjectDeleted) Reset() {
 	*x = ObjectDeleted{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[3]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +681,7 @@ func (x *ObjectDeleted) String() string {
 func (*ObjectDeleted) ProtoMessage() {}
 
 func (x *ObjectDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[3]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +694,7 @@ func (x *ObjectDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectDeleted.ProtoReflect.Descriptor instead.
 func (*ObjectDeleted) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{3}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ObjectDeleted) GetObject() *ObjectRef {
@@ -641,7 +724,7 @@ type Vouched struct {
 
 func (x *Vouched) Reset() {
 	*x = Vouched{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[4]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +736,7 @@ func (x *Vouched) String() string {
 func (*Vouched) ProtoMessage() {}
 
 func (x *Vouched) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[4]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +749,7 @@ func (x *Vouched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vouched.ProtoReflect.Descriptor instead.
 func (*Vouched) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{4}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Vouched) GetComplete() []*Completeness {
@@ -695,7 +778,7 @@ type Completeness struct {
 
 func (x *Completeness) Reset() {
 	*x = Completeness{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +790,7 @@ func (x *Completeness) String() string {
 func (*Completeness) ProtoMessage() {}
 
 func (x *Completeness) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +803,7 @@ func (x *Completeness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completeness.ProtoReflect.Descriptor instead.
 func (*Completeness) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{5}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Completeness) GetGroup() string {
@@ -757,7 +840,7 @@ type Ticked struct {
 
 func (x *Ticked) Reset() {
 	*x = Ticked{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +852,7 @@ func (x *Ticked) String() string {
 func (*Ticked) ProtoMessage() {}
 
 func (x *Ticked) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +865,7 @@ func (x *Ticked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticked.ProtoReflect.Descriptor instead.
 func (*Ticked) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{6}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ticked) GetId() string {
@@ -821,7 +904,7 @@ type NodeObserved struct {
 
 func (x *NodeObserved) Reset() {
 	*x = NodeObserved{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +916,7 @@ func (x *NodeObserved) String() string {
 func (*NodeObserved) ProtoMessage() {}
 
 func (x *NodeObserved) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +929,7 @@ func (x *NodeObserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeObserved.ProtoReflect.Descriptor instead.
 func (*NodeObserved) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeObserved) GetNode() string {
@@ -908,7 +991,7 @@ type RuntimeImage struct {
 
 func (x *RuntimeImage) Reset() {
 	*x = RuntimeImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1003,7 @@ func (x *RuntimeImage) String() string {
 func (*RuntimeImage) ProtoMessage() {}
 
 func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1016,7 @@ func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeImage.ProtoReflect.Descriptor instead.
 func (*RuntimeImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RuntimeImage) GetId() string {
@@ -993,7 +1076,7 @@ type RuntimeContainer struct {
 
 func (x *RuntimeContainer) Reset() {
 	*x = RuntimeContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1088,7 @@ func (x *RuntimeContainer) String() string {
 func (*RuntimeContainer) ProtoMessage() {}
 
 func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1101,7 @@ func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeContainer.ProtoReflect.Descriptor instead.
 func (*RuntimeContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RuntimeContainer) GetPodNamespace() string {
@@ -1131,7 +1214,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1226,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1239,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Command) GetIndex() uint32 {
@@ -1278,7 +1361,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1373,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1386,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Reason) GetCode() string {
@@ -1331,7 +1414,7 @@ type CreateObject struct {
 
 func (x *CreateObject) Reset() {
 	*x = CreateObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1426,7 @@ func (x *CreateObject) String() string {
 func (*CreateObject) ProtoMessage() {}
 
 func (x *CreateObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1439,7 @@ func (x *CreateObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateObject.ProtoReflect.Descriptor instead.
 func (*CreateObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateObject) GetJson() []byte {
@@ -1379,7 +1462,7 @@ type PatchObject struct {
 
 func (x *PatchObject) Reset() {
 	*x = PatchObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1474,7 @@ func (x *PatchObject) String() string {
 func (*PatchObject) ProtoMessage() {}
 
 func (x *PatchObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1487,7 @@ func (x *PatchObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchObject.ProtoReflect.Descriptor instead.
 func (*PatchObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PatchObject) GetType() PatchObject_Type {
@@ -1439,7 +1522,7 @@ type DeleteObject struct {
 
 func (x *DeleteObject) Reset() {
 	*x = DeleteObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1534,7 @@ func (x *DeleteObject) String() string {
 func (*DeleteObject) ProtoMessage() {}
 
 func (x *DeleteObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1547,7 @@ func (x *DeleteObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObject.ProtoReflect.Descriptor instead.
 func (*DeleteObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteObject) GetGracePeriodSeconds() int64 {
@@ -1486,7 +1569,7 @@ type WakeAt struct {
 
 func (x *WakeAt) Reset() {
 	*x = WakeAt{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1581,7 @@ func (x *WakeAt) String() string {
 func (*WakeAt) ProtoMessage() {}
 
 func (x *WakeAt) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1594,7 @@ func (x *WakeAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeAt.ProtoReflect.Descriptor instead.
 func (*WakeAt) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WakeAt) GetId() string {
@@ -1550,7 +1633,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1645,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1658,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Outcome) GetResult() Outcome_Result {
@@ -1638,7 +1721,7 @@ type FenceRaised struct {
 
 func (x *FenceRaised) Reset() {
 	*x = FenceRaised{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1733,7 @@ func (x *FenceRaised) String() string {
 func (*FenceRaised) ProtoMessage() {}
 
 func (x *FenceRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1746,7 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FenceRaised) GetGates() map[string]bool {
@@ -1701,11 +1784,19 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
 	"\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x10\n" +
-	"\x03uid\x18\x06 \x01(\tR\x03uid\"~\n" +
+	"\x03uid\x18\x06 \x01(\tR\x03uid\"\xb7\x01\n" +
 	"\x0eObjectObserved\x12-\n" +
 	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x12\n" +
-	"\x04json\x18\x03 \x01(\fR\x04json\"i\n" +
+	"\x04json\x18\x03 \x01(\fR\x04json\x127\n" +
+	"\vlast_change\x18\x04 \x01(\v2\x16.shiplog.v1.LastChangeR\n" +
+	"lastChange\"\x96\x01\n" +
+	"\n" +
+	"LastChange\x12\x18\n" +
+	"\amanager\x18\x01 \x01(\tR\amanager\x12\x1c\n" +
+	"\toperation\x18\x02 \x01(\tR\toperation\x12 \n" +
+	"\vsubresource\x18\x03 \x01(\tR\vsubresource\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"i\n" +
 	"\rObjectDeleted\x12-\n" +
 	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"l\n" +
@@ -1823,7 +1914,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
@@ -1831,62 +1922,65 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),                 // 3: shiplog.v1.Entry
 	(*ObjectRef)(nil),             // 4: shiplog.v1.ObjectRef
 	(*ObjectObserved)(nil),        // 5: shiplog.v1.ObjectObserved
-	(*ObjectDeleted)(nil),         // 6: shiplog.v1.ObjectDeleted
-	(*Vouched)(nil),               // 7: shiplog.v1.Vouched
-	(*Completeness)(nil),          // 8: shiplog.v1.Completeness
-	(*Ticked)(nil),                // 9: shiplog.v1.Ticked
-	(*NodeObserved)(nil),          // 10: shiplog.v1.NodeObserved
-	(*RuntimeImage)(nil),          // 11: shiplog.v1.RuntimeImage
-	(*RuntimeContainer)(nil),      // 12: shiplog.v1.RuntimeContainer
-	(*Command)(nil),               // 13: shiplog.v1.Command
-	(*Reason)(nil),                // 14: shiplog.v1.Reason
-	(*CreateObject)(nil),          // 15: shiplog.v1.CreateObject
-	(*PatchObject)(nil),           // 16: shiplog.v1.PatchObject
-	(*DeleteObject)(nil),          // 17: shiplog.v1.DeleteObject
-	(*WakeAt)(nil),                // 18: shiplog.v1.WakeAt
-	(*Outcome)(nil),               // 19: shiplog.v1.Outcome
-	(*FenceRaised)(nil),           // 20: shiplog.v1.FenceRaised
-	nil,                           // 21: shiplog.v1.FenceRaised.GatesEntry
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*LastChange)(nil),            // 6: shiplog.v1.LastChange
+	(*ObjectDeleted)(nil),         // 7: shiplog.v1.ObjectDeleted
+	(*Vouched)(nil),               // 8: shiplog.v1.Vouched
+	(*Completeness)(nil),          // 9: shiplog.v1.Completeness
+	(*Ticked)(nil),                // 10: shiplog.v1.Ticked
+	(*NodeObserved)(nil),          // 11: shiplog.v1.NodeObserved
+	(*RuntimeImage)(nil),          // 12: shiplog.v1.RuntimeImage
+	(*RuntimeContainer)(nil),      // 13: shiplog.v1.RuntimeContainer
+	(*Command)(nil),               // 14: shiplog.v1.Command
+	(*Reason)(nil),                // 15: shiplog.v1.Reason
+	(*CreateObject)(nil),          // 16: shiplog.v1.CreateObject
+	(*PatchObject)(nil),           // 17: shiplog.v1.PatchObject
+	(*DeleteObject)(nil),          // 18: shiplog.v1.DeleteObject
+	(*WakeAt)(nil),                // 19: shiplog.v1.WakeAt
+	(*Outcome)(nil),               // 20: shiplog.v1.Outcome
+	(*FenceRaised)(nil),           // 21: shiplog.v1.FenceRaised
+	nil,                           // 22: shiplog.v1.FenceRaised.GatesEntry
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
-	6,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
-	7,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
-	9,  // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
-	10, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
-	13, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
-	19, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
-	20, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
+	7,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
+	8,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
+	10, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
+	11, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
+	14, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
+	20, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
+	21, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
 	4,  // 8: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	4,  // 9: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	8,  // 10: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	22, // 11: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	23, // 12: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	11, // 13: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	12, // 14: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 15: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	23, // 16: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	23, // 17: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	14, // 18: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	4,  // 19: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	15, // 20: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	16, // 21: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	17, // 22: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	18, // 23: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	1,  // 24: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	23, // 25: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	2,  // 26: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	4,  // 27: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	14, // 28: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	22, // 29: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	21, // 30: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	6,  // 9: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	23, // 10: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 11: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	9,  // 12: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	24, // 13: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	23, // 14: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	12, // 15: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	13, // 16: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 17: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	23, // 18: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	23, // 19: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	15, // 20: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	4,  // 21: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	16, // 22: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	17, // 23: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	18, // 24: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	19, // 25: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	1,  // 26: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	23, // 27: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	2,  // 28: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	4,  // 29: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	15, // 30: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	24, // 31: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	22, // 32: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -1904,20 +1998,20 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[10].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[11].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Patch)(nil),
 		(*Command_Delete)(nil),
 		(*Command_WakeAt)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[14].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,79 @@
+package object
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+)
+
+// ownManager is how the field managers of this program's writes begin.
+const ownManager = "shiplog"
+
+// lastChange is the newest entry of managedFields that is not about the status. Its fields are raw JSON strings, quotes
+// included, that point into the object.
+type lastChange struct{ manager, operation, subresource, time []byte }
+
+// read walks managedFields at i and returns where they end. Entries that are not objects are passed over.
+func (l *lastChange) read(raw []byte, i int) (int, error) {
+	return Elements(raw, i, func(start int) (int, error) {
+		if start >= len(raw) || raw[start] != '{' {
+			return Skip(raw, start)
+		}
+		var one lastChange
+		end, err := Members(raw, start, func(name []byte, at int) (int, error) {
+			end, err := Skip(raw, at)
+			if err != nil {
+				return 0, err
+			}
+			switch string(name) {
+			case "manager":
+				one.manager = raw[at:end]
+			case "operation":
+				one.operation = raw[at:end]
+			case "subresource":
+				one.subresource = raw[at:end]
+			case "time":
+				one.time = raw[at:end]
+			}
+			return end, nil
+		})
+		if err == nil && one.newerThan(l) {
+			*l = one
+		}
+		return end, err
+	})
+}
+
+// newerThan compares times, which are all written in one way and in UTC. Of two in one second the one that is not ours counts.
+func (l *lastChange) newerThan(held *lastChange) bool {
+	if string(l.subresource) == `"status"` {
+		return false
+	}
+	order := bytes.Compare(l.time, held.time)
+	return order > 0 || held.manager == nil || order == 0 && held.ours() && !l.ours()
+}
+
+func (l *lastChange) ours() bool { return strings.HasPrefix(text(l.manager), ownManager) }
+
+func (l *lastChange) message() *shiplogv1.LastChange {
+	if text(l.manager) == "" {
+		return nil
+	}
+	out := &shiplogv1.LastChange{Manager: text(l.manager), Operation: text(l.operation), Subresource: text(l.subresource)}
+	if at, err := time.Parse(time.RFC3339, text(l.time)); err == nil {
+		out.Time = timestamppb.New(at)
+	}
+	return out
+}
+
+// text takes the quotes off a raw JSON string. Managers with escapes in their names keep them.
+func text(raw []byte) string {
+	if len(raw) < 2 || raw[0] != '"' {
+		return ""
+	}
+	return strings.ToValidUTF8(string(raw[1:len(raw)-1]), "\uFFFD")
+}
