@@ -18,7 +18,7 @@ import (
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
-	"shiplog.dev/services/planner/decide/cloneset"
+	"shiplog.dev/services/planner/rules"
 )
 
 const (
@@ -286,18 +286,14 @@ func (p *planner) due(now time.Time) []world.Ref {
 	return out
 }
 
-// decideOn dispatches to the rules of the workload's kind.
+// decideOn lets the rules answer, and names the workload and the position should they break.
 func decideOn(w *world.World, ref world.Ref) decide.Decision {
 	defer func() {
 		if broken := recover(); broken != nil {
 			panic(fmt.Sprintf("planner: deciding on %s at position %d: %v", ref, w.Sequence(), broken))
 		}
 	}()
-	switch ref.Resource {
-	case world.ResourceCloneSets:
-		return cloneset.Decide(w, ref)
-	}
-	panic("no rules for this kind")
+	return rules.Decide(w, ref)
 }
 
 func (p *planner) entry(rollout string, command *shiplogv1.Command) *shiplogv1.Entry {

@@ -25,6 +25,25 @@ type Decision struct {
 	Rollout string
 	// AwaitsVouch: something would be taken down if the facts were known to be fresh.
 	AwaitsVouch bool
+	// Held says what the rules would do and do not do yet. Only filled by a kind's Explain: it is for people who ask, and
+	// costs time that deciding does not have.
+	Held []Hold
+}
+
+// Hold is one reason for which rules do not act yet.
+type Hold struct {
+	// Code is stable, for example "Paused"; the codes are constants of the kind that holds.
+	Code string `json:"code"`
+	// Message is one sentence that holds the numbers.
+	Message string `json:"message"`
+	// Pods that are held, by name, in the order in which they would be acted on; empty: it is about the workload.
+	Pods []string `json:"pods,omitempty"`
+	// By are the Pods on which the hold depends, by name.
+	By []string `json:"by,omitempty"`
+	// Release says what ends the hold.
+	Release string `json:"release,omitempty"`
+	// Until is when time alone ends it; nil: time does not.
+	Until *time.Time `json:"until,omitempty"`
 }
 
 // Append adds a command.

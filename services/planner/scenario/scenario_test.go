@@ -26,6 +26,7 @@
 //	run                                   apply and kubelet until nothing is commanded any more, at one moment
 //	pods, status, claims, revisions       show Pods, the status of CloneSets, claims, or ControllerRevisions
 //	pod web-a                             show one Pod's metadata and conditions
+//	held                                  what the rules would do and do not do yet, and why
 package scenario
 
 import (
@@ -43,6 +44,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/rules"
 )
 
 func TestScenarios(t *testing.T) {
@@ -201,6 +203,8 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		return c.showStatus()
 	case "claims", "revisions":
 		return c.showObjects(map[string]string{"claims": world.ResourceClaims, "revisions": world.ResourceRevisions}[d.Cmd])
+	case "held":
+		return c.showHeld()
 	default:
 		d.Fatalf(c.t, "unknown verb %q", d.Cmd)
 	}
@@ -435,6 +439,29 @@ func (c *cluster) showStatus() string {
 	for _, ref := range c.world.Workloads() {
 		data, _ := json.MarshalIndent(c.objects[ref].tree["status"], "", "  ")
 		fmt.Fprintf(&out, "%s %s\n", ref.Name, data)
+	}
+	return c.alias(out.String())
+}
+
+func (c *cluster) showHeld() string {
+	var out strings.Builder
+	for _, ref := range c.world.Workloads() {
+		for _, held := range rules.Explain(c.world, ref).Held {
+			fmt.Fprintf(&out, "%s %s: %s", ref.Name, held.Code, held.Message)
+			if len(held.Pods) > 0 {
+				fmt.Fprintf(&out, "; holds %s", strings.Join(held.Pods, ", "))
+			}
+			if len(held.By) > 0 {
+				fmt.Fprintf(&out, "; for %s", strings.Join(held.By, ", "))
+			}
+			if held.Until != nil {
+				fmt.Fprintf(&out, "; until %s", held.Until.UTC().Format(time.TimeOnly))
+			}
+			fmt.Fprintf(&out, "; released by %s\n", held.Release)
+		}
+	}
+	if out.Len() == 0 {
+		return "nothing is held back\n"
 	}
 	return c.alias(out.String())
 }

@@ -3,6 +3,7 @@
 package cloneset
 
 import (
+	"fmt"
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -39,7 +40,12 @@ const (
 
 // Decide returns what to do for one CloneSet. The answer to the same world is always the same, and once its commands are
 // folded back it is empty until something else happens.
-func Decide(w *world.World, ref world.Ref) decide.Decision {
+func Decide(w *world.World, ref world.Ref) decide.Decision { return answer(w, ref, false) }
+
+// Explain is Decide and fills in what is held back.
+func Explain(w *world.World, ref world.Ref) decide.Decision { return answer(w, ref, true) }
+
+func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 	set := w.CloneSet(ref)
 	if set == nil {
 		return decide.Decision{}
@@ -48,11 +54,14 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	spec, problem := readSpec(set)
 	if problem != "" {
 		reportInvalid(w, set, problem, &decision)
+		if explains {
+			decision.Held = append(decision.Held, decide.Hold{Code: HeldInvalid, Message: problem, Release: "an edit that mends the field"})
+		}
 		return decision
 	}
 	round := &round{
 		world: w, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge() <= decide.FreshFacts,
-		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
+		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{}, explains: explains,
 	}
 	round.spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
 	if set.Terminating { // R8; what its Pods have begun they finish all the same (inplace-update D16)
@@ -72,6 +81,8 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	}
 	if scaled := round.scale(); !scaled {
 		round.update()
+	} else {
+		round.heldByScaling()
 	}
 	round.refresh()
 	round.reportStatus()
@@ -115,6 +126,8 @@ func (r *round) mayTry(code string) bool {
 	if !again.After(r.world.Now()) {
 		return true
 	}
+	r.hold(decide.Hold{Code: HeldBackoff, Until: &again, Release: "time, or a change of what was refused",
+		Message: fmt.Sprintf("%s was refused %d times in a row (%s: %s)", code, refusal.Attempt, refusal.Code, refusal.Message)})
 	r.wakeBy(again, "%s was refused %d times in a row (%s), tried again at %s", code, refusal.Attempt, refusal.Code, again.UTC().Format(time.TimeOnly))
 	return false
 }

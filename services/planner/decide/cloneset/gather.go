@@ -1,6 +1,7 @@
 package cloneset
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -60,6 +61,9 @@ type round struct {
 
 	// problem keeps the update from going on, for the FailedUpdate condition; empty: none.
 	problem string
+
+	// explains: somebody asks what is held back.
+	explains bool
 
 	wake       time.Time
 	wakeReason *shiplogv1.Reason
@@ -143,6 +147,8 @@ func (r *round) judge(p *world.Pod) pod {
 		until := since.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
 		one.available = r.spec.minReadySeconds == 0 || !until.After(r.world.Now())
 		if !one.available {
+			r.hold(decide.Hold{Code: HeldMinReady, By: []string{p.Name}, Until: &until, Release: "time",
+				Message: fmt.Sprintf("%s is ready and counts as available after minReadySeconds %d", p.Name, r.spec.minReadySeconds)})
 			r.wakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
 		}
 	}

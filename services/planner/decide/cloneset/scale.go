@@ -57,6 +57,7 @@ func (r *round) scaleUp() int {
 	if back := r.returning(); n.up-back < limit {
 		limit, why = n.up-back, fmt.Sprintf("%d come back under their own names once their Pods are gone", back)
 	}
+	r.heldScaleUp(limit, why)
 	if limit <= 0 || !r.mayTry(ScaleUp) {
 		return 0
 	}
@@ -259,6 +260,8 @@ func (r *round) deleteSpecified() {
 		} else if ready > 0 {
 			ready--
 			r.deletePod(p, SpecifiedDelete, "%s, %d available Pods may be deleted now", why, r.numbers.deleteReady)
+		} else {
+			r.heldDeletion(p, why)
 		}
 	}
 }
@@ -280,6 +283,8 @@ func (r *round) scaleDown() {
 		} else if ready > 0 {
 			ready--
 			r.deletePod(p, ScaleDown, "%d Pods are too many, %d available ones may be deleted now", n.down, n.deleteReady)
+		} else {
+			r.heldDeletion(p, fmt.Sprintf("%d Pods are too many", n.down))
 		}
 	}
 }
@@ -300,6 +305,7 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 	}
 	if !r.fresh {
 		r.decision.AwaitsVouch = true
+		r.heldByVouch([]*pod{p})
 		return
 	}
 	if !p.preparing && hooked(p.Pod, r.spec.preDelete()) {

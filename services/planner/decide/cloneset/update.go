@@ -19,9 +19,11 @@ const undrainedAnnotation = "shiplog.dev/update-without-drain"
 func (r *round) update() {
 	if r.spec.onDelete || r.spec.paused || r.updates.update == 0 {
 		r.updateRan = true
+		r.heldByStrategy()
 		return
 	}
 	if !r.fresh {
+		r.heldByVouch(r.candidates())
 		waits := len(r.candidates()) > 0
 		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
 		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
@@ -35,10 +37,13 @@ func (r *round) update() {
 		return // its creation is under way
 	}
 	r.updateRan = true
-	chosen := r.within(r.candidates())
+	candidates := r.candidates()
+	chosen := r.within(candidates)
+	r.heldByBudget(candidates, len(chosen))
 	for _, p := range chosen {
 		r.chosen[p.Name] = true
 		if !r.idle(p.Pod) || p.specified {
+			r.heldPlace(p)
 			continue // it holds its place
 		}
 		r.updatePod(p, target)
@@ -94,6 +99,8 @@ func (r *round) updatePod(p *pod, target revision) {
 			r.command(p.Pod, decide.PatchPod(p.Pod, "status", r.drain(p.Pod), decide.Why(DrainPod, "%s; %s", budget, why)))
 		}
 	case r.spec.policy == v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy:
+		r.hold(decide.Hold{Code: HeldInPlaceOnly, Pods: []string{p.Name}, Message: fmt.Sprintf("the type is InPlaceOnly and the change is not possible in place: %v", err),
+			Release: "another updateStrategy.type, or a template that only changes images and metadata"})
 		r.problem = fmt.Sprintf("Pod %s cannot be updated in place and the type is InPlaceOnly: %v", p.Name, err)
 	default:
 		r.markForReplacement(p, target, fmt.Sprintf("%s; not possible in place: %v", budget, err))
