@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -36,9 +34,6 @@ type connection struct {
 	logFormat   string
 	verbose     bool
 }
-
-// logAddressFile, below the state directory, holds the address at which a running embedded server can be reached.
-const logAddressFile = "nats.url"
 
 func (c *connection) bindKubernetes(flags *pflag.FlagSet) {
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster (default: $KUBECONFIG, then in-cluster, then ~/.kube/config)")
@@ -82,11 +77,6 @@ func (c *connection) logger() (zerolog.Logger, error) {
 	return logger, nil
 }
 
-func isTerminal(file *os.File) bool {
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // rest returns how to reach the API server, after it has answered, and the identity of the cluster behind it.
 func (c *connection) rest(ctx context.Context) (*rest.Config, string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -128,28 +118,5 @@ func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog
 	if c.natsURL == "" {
 		options.Directory, options.Listen = filepath.Join(c.stateDir, "log"), c.natsListen
 	}
-	return journal.Open(ctx, options)
-}
-
-// openToRead opens the log for a tool: at a URL, of a running instance by its state directory, or of a stopped one.
-func openToRead(ctx context.Context, where, cluster string) (journal.Journal, error) {
-	options := journal.Options{Cluster: cluster, AsIs: true}
-	if strings.Contains(where, "://") {
-		options.URL = where
-		return journal.Open(ctx, options)
-	}
-	if _, err := os.Stat(filepath.Join(where, "log")); err != nil {
-		return nil, fmt.Errorf("read the log of %s: not a state directory (give one, or the URL of a NATS server, with --log): %w", where, err)
-	}
-	options.Directory = filepath.Join(where, "log")
-	opened, err := journal.Open(ctx, options)
-	if !errors.Is(err, journal.ErrInUse) {
-		return opened, err
-	}
-	address, err := os.ReadFile(filepath.Join(where, logAddressFile))
-	if err != nil || strings.TrimSpace(string(address)) == "" {
-		return nil, fmt.Errorf("read the log of %s: a running instance holds it and does not let others in (--nats-listen)", where)
-	}
-	options.Directory, options.URL = "", strings.TrimSpace(string(address))
 	return journal.Open(ctx, options)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -16,8 +17,9 @@ import (
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed  = 1
+	exitUsage   = 2
+	exitNothing = 3
 )
 
 // usageError is a mistake on the command line.
@@ -32,11 +34,19 @@ func main() {
 		if errors.As(err, &usageError{}) {
 			os.Exit(exitUsage)
 		}
+		if isNothing(err) {
+			os.Exit(exitNothing)
+		}
 		os.Exit(exitFailed)
 	}
 }
 
 func root() *cobra.Command {
+	// As kubectl-shiplog on the PATH it is a plugin of kubectl.
+	name := "shiplog"
+	if filepath.Base(os.Args[0]) == "kubectl-shiplog" {
+		name = "kubectl shiplog"
+	}
 	command := &cobra.Command{
 		Use:   "shiplog",
 		Short: "Run OpenKruise's workloads from one ordered log",
@@ -45,14 +55,19 @@ an entry of one ordered log, so you can watch a rollout, ask why, and replay an 
 
 The watcher turns object changes into facts. The planner folds entries into a world and answers with commands. The
 executor and the node agents carry out one command at a time and report the outcome. Whatever a decision depends on is
-in the log.`,
+in the log.
+
+Started as kubectl-shiplog it is a plugin: kubectl shiplog why cloneset/web.
+
+Exit codes: 0 done; 1 failed; 2 a mistake on the command line; 3 the log knows nothing of what was asked for.`,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: name},
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService),
-		nodeagentCommand(), tail(), timeline(), crds())
+		nodeagentCommand(), tail(), why(), timeline(), state(), diff(), crds())
 	return command
 }
 

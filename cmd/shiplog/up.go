@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shiplog.dev/deploy/crd"
+	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 )
 
@@ -110,7 +111,7 @@ func (c *connection) announceLog(ctx context.Context, log journal.Journal) error
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.stateDir, logAddressFile), []byte(state.URL+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.stateDir, history.AddressFile), []byte(state.URL+"\n"), 0o600); err != nil {
 		return fmt.Errorf("leave the address of the log for the tools: %w", err)
 	}
 	return nil

@@ -53,7 +53,9 @@ func TestBadInput(t *testing.T) {
 		"NATS unreachable":       {[]string{"up", "--kubeconfig", cluster.Kubeconfig, "--nats-url", "nats://127.0.0.1:1"}, 1, "cannot be reached"},
 		"other cluster":          {[]string{"up", "--kubeconfig", cluster.Kubeconfig, "--state-dir", other}, 1, "belongs to another cluster"},
 		"no log":                 {[]string{"tail", "--log", "/nowhere"}, 1, "not a state directory"},
-		"timeline of nothing":    {[]string{"timeline"}, 2, "name one workload"},
+		"timeline of nothing":    {[]string{"timeline"}, 2, "name one object"},
+		"object of no kind":      {[]string{"why", "web"}, 2, "give KIND/NAME"},
+		"unknown type":           {[]string{"tail", "--type", "rumour"}, 2, "none of: fact"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

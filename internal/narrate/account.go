@@ -8,133 +8,452 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/history"
+	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/decide/cloneset"
 )
 
 // Step is one thing that happened to a workload.
 type Step struct {
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"`
-	// Rollout is the generation that the step belongs to.
-	Rollout int64 `json:"generation"`
+	// Generation of the workload that the step belongs to.
+	Generation int64 `json:"generation"`
 	// What happened, in words: an edit, a command, a change of a Pod.
 	What string `json:"what"`
-	// Code and Why are the reason of a command.
-	Code string `json:"reason,omitempty"`
-	Why  string `json:"why,omitempty"`
+	// Pod that it happened to, by name; empty: the workload, or something else of it.
+	Pod string `json:"pod,omitempty"`
+	// Edit, where the step is one.
+	Edit *Edit `json:"edit,omitempty"`
+	// State that a Pod is in from here on, where it changed.
+	State State `json:"state,omitempty"`
+	// Ours: the step only shows what a command of ours did.
+	Ours bool `json:"-"`
+	// Tick: time has passed that a rule waited for.
+	Tick bool `json:"tick,omitempty"`
+
+	// Verb of a command: create, patch, delete or wake; Code and Why are its reason, and Cause the position that it was decided at.
+	Verb  world.Verb `json:"verb,omitempty"`
+	Code  string     `json:"reason,omitempty"`
+	Why   string     `json:"why,omitempty"`
+	Cause uint64     `json:"cause,omitempty"`
+	// Rollout of a command, by the generation that it serves.
+	Rollout string `json:"rollout,omitempty"`
+	// Writer that decided.
+	Writer string `json:"writer,omitempty"`
 	// Outcome of a command and the position of its entry; empty while it is under way.
 	Outcome         string `json:"outcome,omitempty"`
 	OutcomeSequence uint64 `json:"outcomeSequence,omitempty"`
+	// Refused: the outcome was a no.
+	Refused bool `json:"refused,omitempty"`
+
+	command *shiplogv1.Command
+}
+
+// Command is what a step commanded; nil: the step is no command.
+func (s *Step) Command() *shiplogv1.Command { return s.command }
+
+// Edit is a change of a workload by somebody.
+type Edit struct {
+	Generation int64 `json:"generation"`
+	// Who made it: the field manager. Empty: unknown.
+	Who string `json:"who,omitempty"`
+	// Created: the workload is new.
+	Created     bool         `json:"created,omitempty"`
+	Differences []Difference `json:"differences,omitempty"`
+	Images      string       `json:"images"`
+	Replicas    int          `json:"replicas"`
+}
+
+// Life is one Pod of a workload from its first fact to its last.
+type Life struct {
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
+	// Spans in order, without gaps.
+	Spans []Span `json:"spans"`
+	// Gone is when the Pod was gone; zero: it is there.
+	Gone         time.Time `json:"gone,omitzero"`
+	GoneSequence uint64    `json:"goneSequence,omitempty"`
+	// Trouble is what kept it from being ready when it was last seen; empty: nothing did.
+	Trouble string `json:"trouble,omitempty"`
+
+	settles  time.Time // when time alone makes it available; zero: nothing to wait for
+	failure  string    // what it was last said to fail of
+	restarts int
+	leaving  bool // a delete of ours is under way or was applied
+}
+
+// Span is a part of a Pod's life in one state, with one revision.
+type Span struct {
+	State    State     `json:"state"`
+	From     time.Time `json:"from"`
+	Sequence uint64    `json:"sequence"`
+	Revision string    `json:"revision"`
+	Images   string    `json:"images"`
+	Note     string    `json:"note,omitempty"`
+}
+
+// Now is the newest span.
+func (l *Life) Now() Span { return l.Spans[len(l.Spans)-1] }
+
+// Limit is what the spec asked for from a time on.
+type Limit struct {
+	From time.Time `json:"from"`
+	cloneset.Limits
 }
 
 // Account tells what happened to one CloneSet, from the entries it is shown in order.
 type Account struct {
-	namespace, name string
-	uid             types.UID
-	generation      int64
-	steps           []Step
-	commands        map[uint64]int // index of the step, by sequence of the command
-	pods            map[string]podState
-}
+	// Workload and its UID; empty: it has not been seen.
+	Workload world.Ref
+	UID      types.UID
+	// Deleted is when the workload was gone; zero: it is there.
+	Deleted time.Time
+	Steps   []Step
+	Lives   []*Life
+	Limits  []Limit
+	// End is the time of the newest entry shown.
+	End      time.Time
+	Sequence uint64
 
-type podState struct {
-	uid      types.UID
-	restarts int32
-	ready    bool
-	leaving  bool
+	generation int64
+	objects    *history.Objects
+	commands   map[uint64]int // index of the step, by sequence of the command
+	lives      map[types.UID]*Life
+	named      map[string]*Life
+	wishes     map[string]string // why a tick was asked for, by identity
+	creates    map[string]uint64 // commands under way that create Pods, by name
 }
 
 // NewAccount starts the account of a CloneSet.
 func NewAccount(namespace, name string) *Account {
-	return &Account{namespace: namespace, name: name, commands: map[uint64]int{}, pods: map[string]podState{}}
+	return &Account{
+		Workload: world.Ref{Group: world.GroupKruise, Resource: world.ResourceCloneSets, Namespace: namespace, Name: name},
+		objects:  history.NewObjects(), commands: map[uint64]int{}, lives: map[types.UID]*Life{}, named: map[string]*Life{},
+		wishes: map[string]string{}, creates: map[string]uint64{},
+	}
 }
 
-// Steps returns what has happened so far, in order.
-func (a *Account) Steps() []Step { return a.steps }
-
 // Show takes the next entry. An error means that the entry cannot be understood.
-func (a *Account) Show(sequence uint64, at time.Time, entry *shiplogv1.Entry) error {
-	add := func(step Step) {
-		step.Sequence, step.Time, step.Rollout = sequence, at, a.generation
-		a.steps = append(a.steps, step)
-	}
+func (a *Account) Show(record journal.Record) error {
+	a.End, a.Sequence = record.Time, record.Sequence
+	a.settle(record)
+	entry := record.Entry
 	switch kind := entry.GetKind().(type) {
-	case *shiplogv1.Entry_ObjectObserved:
-		change, err := world.Decode(sequence, at, entry)
-		if err != nil {
-			return err
-		}
-		switch object := change.Object().(type) {
-		case *world.CloneSet:
-			a.edited(object, add)
-		case *world.Pod:
-			a.changed(object, add)
-		}
-	case *shiplogv1.Entry_ObjectDeleted:
-		if ref := kind.ObjectDeleted.GetObject(); ref.GetResource() == world.ResourcePods && ref.GetNamespace() == a.namespace {
-			if _, ours := a.pods[ref.GetName()]; ours {
-				delete(a.pods, ref.GetName())
-				add(Step{What: "pod/" + ref.GetName() + " is gone"})
-			}
-		}
+	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted:
+		return a.fact(record)
 	case *shiplogv1.Entry_Command:
-		if a.uid == "" || world.WorkloadOf(entry.GetRollout()) != a.uid {
+		if a.UID == "" || world.WorkloadOf(entry.GetRollout()) != a.UID {
 			return nil
 		}
-		if kind.Command.GetWakeAt() == nil {
-			a.commands[sequence] = len(a.steps)
-		}
-		add(Step{What: Effect(kind.Command), Code: kind.Command.GetReason().GetCode(), Why: kind.Command.GetReason().GetMessage()})
+		a.command(record, kind.Command)
 	case *shiplogv1.Entry_Outcome:
-		if i, ours := a.commands[entry.GetCause()]; ours && a.steps[i].Outcome == "" {
-			a.steps[i].Outcome, a.steps[i].OutcomeSequence = Outcome(kind.Outcome), sequence
+		a.outcome(record, kind.Outcome)
+	case *shiplogv1.Entry_Ticked:
+		if why, ours := a.wishes[kind.Ticked.GetId()]; ours {
+			a.add(record, Step{What: "a tick: " + why, Tick: true})
+			delete(a.wishes, kind.Ticked.GetId())
 		}
 	}
 	return nil
 }
 
-func (a *Account) edited(set *world.CloneSet, add func(Step)) {
-	if set.Namespace != a.namespace || set.Name != a.name || (set.UID == a.uid && set.Generation <= a.generation) {
+func (a *Account) add(record journal.Record, step Step) {
+	step.Sequence, step.Time, step.Generation = record.Sequence, record.Time, a.generation
+	a.Steps = append(a.Steps, step)
+}
+
+// Concerns says whether an entry may be about the workload, before anything of it is decoded.
+func (a *Account) Concerns(entry *shiplogv1.Entry) bool {
+	ref, about := history.ObjectOf(entry)
+	switch {
+	case !about:
+		return entry.GetTicked() != nil
+	case ref.Namespace != a.Workload.Namespace:
+		return false
+	case ref.Resource == world.ResourceCloneSets:
+		return ref == a.Workload
+	}
+	return entry.GetObjectObserved() == nil || ref.Resource == world.ResourcePods
+}
+
+func (a *Account) fact(record journal.Record) error {
+	ref, _ := history.ObjectOf(record.Entry)
+	isPod := ref.Group == "" && ref.Resource == world.ResourcePods && ref.Namespace == a.Workload.Namespace
+	if ref != a.Workload && !isPod {
+		return nil
+	}
+	before, after := a.objects.Show(record)
+	if before == nil && after == nil {
+		return nil
+	}
+	if after == nil {
+		a.gone(record, ref)
+		return nil
+	}
+	change, err := world.Decode(record.Sequence, record.Time, record.Entry)
+	if err != nil {
+		return err
+	}
+	switch object := change.Object().(type) {
+	case *world.CloneSet:
+		return a.edited(record, object, before, after)
+	case *world.Pod:
+		return a.changed(record, object, after)
+	}
+	return nil
+}
+
+func (a *Account) gone(record journal.Record, ref world.Ref) {
+	if ref == a.Workload {
+		a.Deleted = record.Time
+		a.add(record, Step{What: workloadName(ref) + " is gone"})
 		return
 	}
-	a.uid, a.generation = set.UID, set.Generation
+	life := a.named[ref.Name]
+	if life == nil {
+		return
+	}
+	delete(a.named, ref.Name)
+	life.Gone, life.GoneSequence = record.Time, record.Sequence
+	text := ""
+	if life.Now().State != Terminating {
+		text = " without having been terminating"
+	}
+	a.add(record, Step{What: "pod/" + ref.Name + " is gone" + text, Pod: ref.Name, Ours: life.leaving})
+}
+
+func workloadName(ref world.Ref) string { return "cloneset/" + ref.Name }
+
+func (a *Account) edited(record journal.Record, set *world.CloneSet, before, after *history.Object) error {
+	again := set.UID != a.UID
+	if !again && set.Generation <= a.generation {
+		return nil
+	}
+	a.UID, a.generation, a.Deleted = set.UID, set.Generation, time.Time{}
+	edit := &Edit{Generation: set.Generation, Who: Who(after.LastChange), Created: again && before == nil && set.Generation == 1, Replicas: 1}
 	var images []string
 	for _, container := range set.Spec.Template.Spec.Containers {
 		images = append(images, container.Image)
 	}
-	replicas := int32(1)
+	edit.Images = strings.Join(images, ", ")
 	if set.Spec.Replicas != nil {
-		replicas = *set.Spec.Replicas
+		edit.Replicas = int(*set.Spec.Replicas)
 	}
-	add(Step{What: fmt.Sprintf("cloneset/%s is edited: generation %d, replicas %d, %s", set.Name, set.Generation, replicas, strings.Join(images, ", "))})
+	if limits, ok := cloneset.LimitsOf(set); ok {
+		a.Limits = append(a.Limits, Limit{record.Time, limits})
+	}
+	what := "is edited"
+	switch {
+	case edit.Created:
+		what = "is created"
+	case before == nil:
+		what = "is first seen"
+		edit.Who = ""
+	default:
+		var err error
+		if edit.Differences, err = Differences(before.JSON, after.JSON, false); err != nil {
+			return err
+		}
+	}
+	text := workloadName(a.Workload) + " " + what
+	if edit.Who != "" {
+		text += " by " + edit.Who
+	}
+	a.add(record, Step{What: fmt.Sprintf("%s: generation %d, %s", text, edit.Generation, edit.Summary()), Edit: edit, Ours: ours(edit.Who)})
+	return nil
 }
 
-func (a *Account) changed(pod *world.Pod, add func(Step)) {
-	if pod.Owner.UID != a.uid || a.uid == "" {
+// Summary says what an edit changed, in one line.
+func (e *Edit) Summary() string {
+	if len(e.Differences) == 0 {
+		return fmt.Sprintf("replicas %d, %s", e.Replicas, e.Images)
+	}
+	var out []string
+	for i, difference := range e.Differences {
+		if i == 3 && len(e.Differences) > 4 {
+			return strings.Join(out, "; ") + fmt.Sprintf("; and %d fields more", len(e.Differences)-i)
+		}
+		out = append(out, strings.TrimPrefix(strings.TrimPrefix(difference.String(), "spec."), "template.spec."))
+	}
+	return strings.Join(out, "; ")
+}
+
+// ours says whether a field manager is this program.
+func ours(manager string) bool { return strings.HasPrefix(manager, "shiplog") }
+
+// Who words who changed an object last; empty: unknown.
+func Who(change *shiplogv1.LastChange) string {
+	if change == nil {
+		return ""
+	}
+	if change.GetSubresource() != "" {
+		return change.GetManager() + " (" + change.GetSubresource() + ")"
+	}
+	return change.GetManager()
+}
+
+func (a *Account) changed(record journal.Record, pod *world.Pod, object *history.Object) error {
+	life := a.lives[pod.UID]
+	if life == nil && (a.UID == "" || pod.Owner.UID != a.UID) {
+		return nil
+	}
+	fact, err := readPod(pod, object.JSON)
+	if err != nil {
+		return err
+	}
+	isNew := life == nil
+	if isNew {
+		life = &Life{Name: pod.Name, UID: pod.UID}
+		a.lives[pod.UID] = life
+		a.named[pod.Name] = life
+		a.Lives = append(a.Lives, life)
+	}
+	var was Span
+	if !isNew {
+		was = life.Now()
+	}
+	before := was.State
+	now, availableAt := fact.state(was, a.minReady())
+	life.settles = time.Time{}
+	if now == Ready && availableAt.After(record.Time) {
+		now, life.settles = Settling, availableAt
+	}
+	trouble := ""
+	if now != Ready && now != Settling {
+		trouble = fact.trouble()
+	}
+	a.tell(record, life, fact, before, now, trouble)
+	life.Trouble, life.restarts = trouble, fact.restarts()
+	span := Span{State: now, From: record.Time, Sequence: record.Sequence, Revision: pod.Labels[revisionLabel], Images: fact.images(), Note: trouble}
+	if !isNew {
+		held := &life.Spans[len(life.Spans)-1]
+		if held.State == span.State && held.Revision == span.Revision {
+			if span.Note != "" {
+				held.Note = span.Note
+			}
+			return nil
+		}
+	}
+	life.Spans = append(life.Spans, span)
+	return nil
+}
+
+// tell adds the step for a change of a Pod, if it is one that people want to know.
+func (a *Account) tell(record journal.Record, life *Life, fact podFact, before, now State, trouble string) {
+	name := "pod/" + life.Name
+	step := Step{Pod: life.Name, State: now}
+	restarted := before != "" && fact.restarts() > life.restarts
+	detail := ""
+	if trouble != "" {
+		detail = ": " + trouble
+	}
+	switch {
+	case before == "":
+		_, commanded := a.creates[life.Name]
+		step.What, step.Ours = name+" exists", commanded
+	case now == Terminating && before != Terminating:
+		step.What, step.Ours = name+" is terminating", life.leaving
+		if disruption := fact.disruption(); disruption != "" {
+			step.What += ": " + disruption
+		} else if !life.leaving {
+			step.What += ": deleted by somebody else, not by Shiplog"
+		}
+	case now == Terminating:
+		return
+	case (now == Ready || now == Settling) && before != Ready && before != Settling:
+		step.What = name + " is ready"
+		if restarted {
+			step.What = fmt.Sprintf("%s restarted with %s and is ready", name, fact.images())
+		}
+		if now == Settling {
+			step.What += fmt.Sprintf(", available at %s", life.settles.Local().Format(time.TimeOnly))
+		}
+	case now == Failing && (before != Failing || trouble != "" && failure(trouble) != life.failure):
+		step.What = name + " is failing" + detail
+		life.failure = failure(trouble)
+	case now == Finished && before != Finished:
+		step.What = name + " has finished: " + fact.Phase
+	case now == NotReady && before != NotReady, before == Ready && now == Starting:
+		step.What = name + " is not ready" + detail
+	case restarted:
+		step.What = fmt.Sprintf("%s restarted a container, %s", name, fact.images())
+	default:
 		return
 	}
-	before, known := a.pods[pod.Name]
-	now := podState{uid: pod.UID, leaving: pod.Terminating}
-	for _, status := range pod.Statuses {
-		now.restarts += status.RestartCount
+	a.add(record, step)
+}
+
+// failure is what a trouble is about, without the numbers that rise with every attempt, and the same during an attempt and
+// between two.
+func failure(trouble string) string {
+	what, _, _ := strings.Cut(trouble, ",")
+	return strings.NewReplacer("ErrImagePull", "ImagePullBackOff", "ended: Error", "CrashLoopBackOff").Replace(what)
+}
+
+func (a *Account) minReady() int32 {
+	if len(a.Limits) == 0 {
+		return 0
 	}
-	if ready := pod.Condition("Ready"); ready != nil {
-		now.ready = ready.Status == "True"
+	return a.Limits[len(a.Limits)-1].MinReadySeconds
+}
+
+// settle lets the time that has passed make Pods available.
+func (a *Account) settle(record journal.Record) {
+	for _, life := range a.Lives {
+		if life.settles.IsZero() || life.settles.After(record.Time) {
+			continue
+		}
+		span := life.Now()
+		span.State, span.From, span.Note = Ready, life.settles, ""
+		life.Spans = append(life.Spans, span)
+		life.settles = time.Time{}
+		a.add(record, Step{Pod: life.Name, State: Ready, What: fmt.Sprintf("pod/%s is available: ready for minReadySeconds %d", life.Name, a.minReady())})
 	}
-	a.pods[pod.Name] = now
-	name := "pod/" + pod.Name
-	switch {
-	case !known:
-		add(Step{What: name + " exists"})
-	case now.leaving && !before.leaving:
-		add(Step{What: name + " is terminating"})
-	case now.restarts > before.restarts && now.ready == before.ready:
-		add(Step{What: fmt.Sprintf("%s restarted a container", name)})
-	case now.ready && !before.ready && now.restarts > before.restarts:
-		add(Step{What: fmt.Sprintf("%s restarted a container and is ready", name)})
-	case now.ready && !before.ready:
-		add(Step{What: name + " is ready"})
-	case !now.ready && before.ready:
-		add(Step{What: name + " is not ready"})
+}
+
+func (a *Account) command(record journal.Record, command *shiplogv1.Command) {
+	step := Step{
+		What: Effect(command), Code: command.GetReason().GetCode(), Why: command.GetReason().GetMessage(), Cause: record.Entry.GetCause(),
+		Rollout: record.Entry.GetRollout(), Writer: record.Entry.GetWriter(), command: command,
+	}
+	object := world.RefOf(command.GetObject())
+	if object.Resource == world.ResourcePods && object.Group == "" {
+		step.Pod = object.Name
+	}
+	switch effect := command.GetEffect().(type) {
+	case *shiplogv1.Command_Create:
+		step.Verb = world.Create
+		if step.Pod != "" {
+			a.creates[step.Pod] = record.Sequence
+		}
+	case *shiplogv1.Command_Patch:
+		step.Verb = world.Patch
+	case *shiplogv1.Command_Delete:
+		step.Verb = world.Delete
+		if life := a.named[step.Pod]; life != nil {
+			life.leaving = true
+		}
+	case *shiplogv1.Command_WakeAt:
+		step.Verb = world.Wake
+		a.wishes[effect.WakeAt.GetId()] = step.Why
+	}
+	if step.Verb != world.Wake {
+		a.commands[record.Sequence] = len(a.Steps)
+	}
+	a.add(record, step)
+}
+
+func (a *Account) outcome(record journal.Record, outcome *shiplogv1.Outcome) {
+	i, ours := a.commands[record.Entry.GetCause()]
+	if !ours || a.Steps[i].Outcome != "" {
+		return
+	}
+	step := &a.Steps[i]
+	step.Outcome, step.OutcomeSequence = Outcome(outcome), record.Sequence
+	step.Refused = outcome.GetResult() == shiplogv1.Outcome_RESULT_REFUSED
+	if life := a.named[step.Pod]; step.Refused && step.Verb == world.Delete && life != nil {
+		life.leaving = false
 	}
 }

@@ -8,32 +8,62 @@ import (
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/internal/world"
 )
 
-// Entry words one entry in a line, without its position and time.
+// Entry words one entry in a line, without its position, time and type.
 func Entry(entry *shiplogv1.Entry) string {
 	switch kind := entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved:
-		return fmt.Sprintf("fact     %s at version %s", world.RefOf(kind.ObjectObserved.GetObject()), kind.ObjectObserved.GetResourceVersion())
+		text := fmt.Sprintf("%s at version %s", object(kind.ObjectObserved.GetObject()), kind.ObjectObserved.GetResourceVersion())
+		if who := Who(kind.ObjectObserved.GetLastChange()); who != "" {
+			text += ", last changed by " + who
+		}
+		return text
 	case *shiplogv1.Entry_ObjectDeleted:
-		return fmt.Sprintf("fact     %s is gone", world.RefOf(kind.ObjectDeleted.GetObject()))
+		return object(kind.ObjectDeleted.GetObject()) + " is gone"
 	case *shiplogv1.Entry_NodeObserved:
 		seen := kind.NodeObserved
-		return fmt.Sprintf("fact     node/%s has %d containers and %d images in %s %s", seen.GetNode(), len(seen.GetContainers()), len(seen.GetImages()),
+		return fmt.Sprintf("node/%s has %s and %s in %s %s", seen.GetNode(), count(len(seen.GetContainers()), "container"), count(len(seen.GetImages()), "image"),
 			seen.GetRuntimeName(), seen.GetRuntimeVersion())
 	case *shiplogv1.Entry_Vouched:
-		return fmt.Sprintf("vouch    facts were complete %s before", kind.Vouched.GetAge().AsDuration().Round(time.Millisecond))
+		return fmt.Sprintf("facts were complete %s before", kind.Vouched.GetAge().AsDuration().Round(time.Millisecond))
 	case *shiplogv1.Entry_Ticked:
-		return fmt.Sprintf("tick     %s, due %s", kind.Ticked.GetId(), kind.Ticked.GetDue().AsTime().Format(time.TimeOnly))
+		return fmt.Sprintf("%s, due %s", kind.Ticked.GetId(), kind.Ticked.GetDue().AsTime().Local().Format(time.TimeOnly))
 	case *shiplogv1.Entry_Command:
-		return "command  " + Command(kind.Command)
+		return Command(kind.Command)
 	case *shiplogv1.Entry_Outcome:
-		return fmt.Sprintf("outcome  of %d: %s", entry.GetCause(), Outcome(kind.Outcome))
+		return fmt.Sprintf("%s, command %d: %s", object(kind.Outcome.GetObject()), entry.GetCause(), Outcome(kind.Outcome))
 	case *shiplogv1.Entry_FenceRaised:
-		return "fence    raised by " + entry.GetWriter()
+		return "raised by " + entry.GetWriter()
 	}
 	return "an entry that this version does not know"
+}
+
+// object names an object as kubectl does, with its namespace in front where it has one.
+func object(ref *shiplogv1.ObjectRef) string {
+	name := singular(ref.GetResource()) + "/" + ref.GetName()
+	if ref.GetNamespace() != "" {
+		return ref.GetNamespace() + " " + name
+	}
+	return name
+}
+
+func singular(resource string) string { return strings.TrimSuffix(resource, "s") }
+
+// Duration words a time span in the two units that matter.
+func Duration(d time.Duration) string {
+	d = max(d, 0)
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
 // Command words a command: the effect and its reason.
@@ -43,8 +73,7 @@ func Command(command *shiplogv1.Command) string {
 
 // Effect words what a command does to which object.
 func Effect(command *shiplogv1.Command) string {
-	object := command.GetObject()
-	name := strings.TrimSuffix(object.GetResource(), "s") + "/" + object.GetName()
+	name := singular(command.GetObject().GetResource()) + "/" + command.GetObject().GetName()
 	switch effect := command.GetEffect().(type) {
 	case *shiplogv1.Command_Create:
 		return "create " + name
@@ -56,7 +85,7 @@ func Effect(command *shiplogv1.Command) string {
 	case *shiplogv1.Command_Delete:
 		return "delete " + name
 	case *shiplogv1.Command_WakeAt:
-		return "wake " + name + " at " + effect.WakeAt.GetDue().AsTime().Format(time.TimeOnly)
+		return "wake " + name + " at " + effect.WakeAt.GetDue().AsTime().Local().Format(time.TimeOnly)
 	}
 	return "unknown effect on " + name
 }

@@ -28,6 +28,29 @@ type Decision struct {
 	// Held says what the rules would do and do not do yet. Only filled by a kind's Explain: it is for people who ask, and
 	// costs time that deciding does not have.
 	Held []Hold
+	// Standing is how far the workload is; nil unless a kind's Explain could tell.
+	Standing *Standing
+}
+
+// Standing counts the Pods of a workload, by the facts, and what is wanted of them.
+type Standing struct {
+	// Revision that Pods are to be updated to.
+	Revision string `json:"revision"`
+	// Wanted Pods, WantedUpdated of them at the revision, and how many of them may be unavailable.
+	Wanted         int `json:"wanted"`
+	WantedUpdated  int `json:"wantedUpdated"`
+	MaxUnavailable int `json:"maxUnavailable"`
+	// Pods that there are.
+	Pods             int `json:"pods"`
+	Ready            int `json:"ready"`
+	Available        int `json:"available"`
+	Updated          int `json:"updated"`
+	UpdatedAvailable int `json:"updatedAvailable"`
+}
+
+// Done says whether everything is as wanted.
+func (s *Standing) Done() bool {
+	return s.Pods == s.Wanted && s.Available == s.Wanted && s.UpdatedAvailable >= s.WantedUpdated
 }
 
 // Hold is one reason for which rules do not act yet.

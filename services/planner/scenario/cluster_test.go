@@ -117,8 +117,13 @@ func (c *cluster) report(o object, cause uint64) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	who := "kubectl-edit"
+	if cause > 0 {
+		who = "shiplog-executor"
+	}
 	c.append(&shiplogv1.Entry{Cause: cause, Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
 		Object: o.ref, ResourceVersion: child(o.tree, "metadata")["resourceVersion"].(string), Json: data,
+		LastChange: &shiplogv1.LastChange{Manager: who, Operation: "Update", Time: timestamppb.New(c.now.Truncate(time.Second))},
 	}}})
 }
 

@@ -26,6 +26,7 @@
 //	run                                   apply and kubelet until nothing is commanded any more, at one moment
 //	pods, status, claims, revisions       show Pods, the status of CloneSets, claims, or ControllerRevisions
 //	pod web-a                             show one Pod's metadata and conditions
+//	why web-a, timeline, lanes            what tools tell about a Pod, and about the CloneSet web, from the log so far
 //	held                                  what the rules would do and do not do yet, and why
 package scenario
 
@@ -43,11 +44,13 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/rules"
 )
 
 func TestScenarios(t *testing.T) {
+	time.Local = time.UTC // the tools tell times in the zone of their reader
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var c *cluster
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -203,6 +206,12 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		return c.showStatus()
 	case "claims", "revisions":
 		return c.showObjects(map[string]string{"claims": world.ResourceClaims, "revisions": world.ResourceRevisions}[d.Cmd])
+	case "why":
+		return c.tellWhy(d.CmdArgs[0].Key)
+	case "timeline":
+		return c.tellTimeline()
+	case "lanes":
+		return c.alias(narrate.Lanes(c.account().View(time.Time{}, 0), 100, false))
 	case "held":
 		return c.showHeld()
 	default:

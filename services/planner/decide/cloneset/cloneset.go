@@ -89,6 +89,9 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 	round.prunePodsToDelete()
 	round.pruneRevisions()
 	round.awaitTime()
+	if explains {
+		decision.Standing = round.standing()
+	}
 	return decision
 }
 

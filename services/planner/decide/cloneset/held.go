@@ -81,9 +81,15 @@ func (r *round) heldByStrategy() {
 }
 
 func (r *round) keptByPartition(old []*pod) decide.Hold {
+	updated := 0
+	for i := range r.pods {
+		if r.pods[i].updated {
+			updated++
+		}
+	}
 	return decide.Hold{
 		Code: HeldPartition, Pods: namesOf(old), Release: "a smaller updateStrategy.partition",
-		Message: fmt.Sprintf("partition %d: %d of %d Pods are to be updated, %d are", r.spec.partition, r.spec.replicas-r.spec.partition, r.spec.replicas, len(r.pods)-len(old)),
+		Message: fmt.Sprintf("partition %d: %d of %d Pods are to be updated, %d are", r.spec.partition, r.spec.replicas-r.spec.partition, r.spec.replicas, updated),
 	}
 }
 
@@ -151,5 +157,15 @@ func (r *round) heldDeletion(p *pod, why string) {
 	if r.explains {
 		r.hold(decide.Hold{Code: HeldDeletion, Pods: []string{p.Name}, By: r.unavailablePods(), Release: "one of these becoming available",
 			Message: fmt.Sprintf("%s, and %d available Pods may be deleted now", why, r.numbers.deleteReady)})
+	}
+}
+
+// standing is how far the CloneSet is, by the facts.
+func (r *round) standing() *decide.Standing {
+	status := r.status()
+	return &decide.Standing{
+		Revision: status.UpdateRevision, Wanted: r.spec.replicas, WantedUpdated: int(status.ExpectedUpdatedReplicas), MaxUnavailable: r.spec.maxUnavailable,
+		Pods: int(status.Replicas), Ready: int(status.ReadyReplicas), Available: int(status.AvailableReplicas),
+		Updated: int(status.UpdatedReplicas), UpdatedAvailable: int(status.UpdatedAvailableReplicas),
 	}
 }

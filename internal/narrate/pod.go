@@ -1,0 +1,207 @@
+package narrate
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/decide/inplace"
+)
+
+// State of a Pod, for people.
+type State string
+
+// The states, as words.
+const (
+	Starting    State = "starting"             // exists and has not been ready yet
+	Ready       State = "ready"                // and available
+	Settling    State = "ready, not available" // for less than minReadySeconds
+	Updating    State = "updating in place"    // a change in place has not come to its end
+	NotReady    State = "not ready"            // was ready before
+	Failing     State = "failing"              // a container cannot start or keeps ending
+	Terminating State = "terminating"
+	Finished    State = "finished" // all its containers ended for good
+)
+
+// States in the order of a Pod's life.
+var States = []State{Starting, Updating, NotReady, Failing, Settling, Ready, Terminating, Finished}
+
+// failures are the reasons for which a container cannot be started, and that do not end by themselves.
+var failures = []string{"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
+	"RunContainerError", "ErrImageNeverPull"}
+
+// revisionLabel names the revision that a Pod has.
+const revisionLabel = "controller-revision-hash"
+
+// podFact is what a fact shows of a Pod.
+type podFact struct {
+	*world.Pod
+	full corev1.Pod
+}
+
+func readPod(pod *world.Pod, data []byte) (podFact, error) {
+	fact := podFact{Pod: pod}
+	if err := json.Unmarshal(data, &fact.full); err != nil {
+		return fact, fmt.Errorf("read Pod %s: %w", pod.Name, err)
+	}
+	return fact, nil
+}
+
+// state says what a Pod is doing, knowing what it did before (zero: it is new), and when time alone makes it available. One
+// that fails does so until it is ready or changed again, though its containers may look well between two attempts.
+func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Time) {
+	before := was.State
+	if before == Failing && was.Revision != p.Labels[revisionLabel] {
+		before = NotReady
+	}
+	ready := p.Condition("Ready")
+	isReady := ready != nil && ready.Status == "True" && p.Phase == string(corev1.PodRunning)
+	switch {
+	case p.Terminating:
+		return Terminating, time.Time{}
+	case p.Phase == string(corev1.PodSucceeded) || p.Phase == string(corev1.PodFailed):
+		return Finished, time.Time{}
+	case p.Update != nil && !inplace.Complete(p.Pod):
+		if p.cannotStart() || before == Failing {
+			return Failing, time.Time{}
+		}
+		return Updating, time.Time{} // whatever the containers that are being replaced do
+	case isReady:
+		since := ready.LastTransitionTime
+		if restarted := inplace.StartedAt(p.Pod); restarted.After(since) {
+			since = restarted
+		}
+		return Ready, since.Add(time.Duration(minReady) * time.Second)
+	case p.failing(), before == Failing:
+		return Failing, time.Time{}
+	case before == "" || before == Starting:
+		return Starting, time.Time{}
+	case before == Updating:
+		return Updating, time.Time{}
+	}
+	return NotReady, time.Time{}
+}
+
+// cannotStart says whether a container waits for a reason that does not end by itself.
+func (p podFact) cannotStart() bool {
+	return slices.ContainsFunc(p.full.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
+		return status.State.Waiting != nil && slices.Contains(failures, status.State.Waiting.Reason)
+	})
+}
+
+// failing says whether a container cannot start, or keeps ending with an error.
+func (p podFact) failing() bool {
+	return p.cannotStart() || slices.ContainsFunc(p.full.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
+		ended := status.State.Terminated
+		return status.State.Waiting != nil && status.State.Waiting.Reason == "CrashLoopBackOff" || ended != nil && ended.ExitCode != 0
+	})
+}
+
+// trouble says what keeps a Pod from being ready; empty: nothing that its status tells.
+func (p podFact) trouble() string {
+	var out []string
+	if scheduled := p.Condition(string(corev1.PodScheduled)); scheduled != nil && scheduled.Status == "False" {
+		out = append(out, strings.TrimSuffix("not scheduled: "+scheduled.Message, ": "))
+	}
+	for _, status := range p.full.Status.ContainerStatuses {
+		text := ""
+		switch {
+		case status.Ready:
+			continue
+		case status.State.Waiting != nil:
+			text = status.State.Waiting.Reason
+		case status.State.Terminated != nil:
+			text = "ended: " + status.State.Terminated.Reason
+		case status.State.Running != nil:
+			text = "runs, not ready"
+		}
+		ended := status.State.Terminated
+		if ended == nil {
+			ended = status.LastTerminationState.Terminated
+		}
+		if ended != nil && status.RestartCount > 0 {
+			text += fmt.Sprintf(", exit code %d", ended.ExitCode)
+			if ended.Reason != "" && ended.Reason != "Error" && ended.Reason != "Completed" {
+				text += " (" + ended.Reason + ")"
+			}
+			text += fmt.Sprintf(", %s", count(int(status.RestartCount), "restart"))
+		}
+		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, shortImage(status.Image, imageOf(p.full.Spec.Containers, status.Name)), text))
+	}
+	if len(out) == 0 {
+		for _, gate := range p.Gates {
+			if held := p.Condition(gate); held == nil || held.Status != "True" {
+				out = append(out, "its readiness gate "+gate+" is not open")
+			}
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// shortImage is what a container ran, or is to run, as people write it.
+func shortImage(ran, wanted string) string {
+	if ran == "" || strings.Contains(ran, "@") || strings.HasPrefix(ran, "sha256:") {
+		return wanted
+	}
+	return strings.TrimPrefix(ran, "docker.io/library/")
+}
+
+func imageOf(containers []corev1.Container, name string) string {
+	for _, container := range containers {
+		if container.Name == name {
+			return container.Image
+		}
+	}
+	return "?"
+}
+
+// disruption says who takes the Pod down where that is not us; empty: the Pod does not tell.
+func (p podFact) disruption() string {
+	target := p.Condition(string(corev1.DisruptionTarget))
+	if target == nil || target.Status != "True" {
+		return ""
+	}
+	switch target.Reason {
+	case "EvictionByEvictionAPI":
+		return "evicted through the API, as kubectl drain does"
+	case "DeletionByTaintManager":
+		return "evicted because of a taint of its node"
+	case "PreemptionByScheduler":
+		return "preempted for a Pod of higher priority"
+	case "TerminationByKubelet":
+		return "ended by its kubelet: " + target.Message
+	case "DeletionByPodGC":
+		return "removed because its node is gone"
+	}
+	return strings.TrimSuffix(target.Reason+": "+target.Message, ": ")
+}
+
+// images of the Pod's spec, in order.
+func (p podFact) images() string {
+	var out []string
+	for _, container := range p.full.Spec.Containers {
+		out = append(out, container.Image)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (p podFact) restarts() int {
+	n := 0
+	for _, status := range p.full.Status.ContainerStatuses {
+		n += int(status.RestartCount)
+	}
+	return n
+}
+
+// count words a number of things: "1 Pod", "2 Pods".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
