@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,16 +123,16 @@ func whyPod(command *cobra.Command, read *reading, log *opened, at history.Momen
 		}{pod.Name, account.Workload.Name, life, chains})
 	}
 	out := command.OutOrStdout()
-	state := string(life.Now().State) + " since " + moment(life.Now().From, log.end)
+	state := string(life.Now().State) + " since " + log.when(life.Now().From)
 	if !life.Gone.IsZero() {
-		state = "gone since " + moment(life.Gone, log.end)
+		state = "gone since " + log.when(life.Gone)
 	}
 	if life.Trouble != "" && life.Gone.IsZero() {
 		state += ": " + life.Trouble
 	}
 	fmt.Fprintf(out, "%s of cloneset/%s in %s, %s\n", pod, name, pod.Namespace, state)
 	for _, chain := range chains {
-		fmt.Fprintf(out, "\n%s at %s\n", chain.Title, moment(chain.At(), log.end))
+		fmt.Fprintf(out, "\n%s at %s\n", chain.Title, log.when(chain.At()))
 		printLinks(out, chain.Links)
 	}
 	return nil
@@ -149,9 +150,13 @@ func printLinks(out io.Writer, links []narrate.Link) {
 	}
 }
 
-// moment shows a time absolutely and relatively.
-func moment(at, end time.Time) string {
-	return fmt.Sprintf("%s (%s before)", at.Local().Format("2006-01-02 15:04:05"), narrate.Duration(end.Sub(at)))
+// when shows a time absolutely and relatively.
+func (o *opened) when(at time.Time) string {
+	against := "ago"
+	if !o.Live {
+		against = "before the end of the log"
+	}
+	return fmt.Sprintf("%s (%s %s)", at.Local().Format(time.DateTime), narrate.Duration(o.end.Sub(at)), against)
 }
 
 // asked is the answer of the rules to a world, and the account up to there.
@@ -173,7 +178,7 @@ func ask(command *cobra.Command, read *reading, log *opened, at history.Moment, 
 	out := asked{account: account}
 	switch {
 	case !account.Deleted.IsZero():
-		out.problem = "the CloneSet is gone since " + moment(account.Deleted, log.end)
+		out.problem = "the CloneSet is gone since " + log.when(account.Deleted)
 	case w.Fence() == 0:
 		out.problem = "no planner has ever raised a fence in this log: is one running?"
 	case !w.Trusted():
@@ -216,7 +221,7 @@ func whyWorkload(command *cobra.Command, read *reading, log *opened, at history.
 		return print(command.OutOrStdout(), read.output, answer.json(held))
 	}
 	out := command.OutOrStdout()
-	printAsked(out, answer.account, log.end)
+	printAsked(out, log, answer.account)
 	if answer.problem != "" {
 		fmt.Fprintf(out, "\n%s\n", answer.problem)
 		return nil
@@ -240,10 +245,10 @@ func whyWorkload(command *cobra.Command, read *reading, log *opened, at history.
 	return nil
 }
 
-func printAsked(out io.Writer, account *narrate.Account, end time.Time) {
+func printAsked(out io.Writer, log *opened, account *narrate.Account) {
 	fmt.Fprintf(out, "cloneset/%s in %s", account.Workload.Name, account.Workload.Namespace)
 	if edit := account.Asked(); edit != nil {
-		fmt.Fprintf(out, ", generation %d since %s\n%8d  %s  %s\n", edit.Generation, moment(edit.Time, end), edit.Sequence, clock(edit.Time), edit.What)
+		fmt.Fprintf(out, ", generation %d since %s\n%8d  %s  %s\n", edit.Generation, log.when(edit.Time), edit.Sequence, clock(edit.Time), edit.What)
 		return
 	}
 	fmt.Fprintln(out)
@@ -307,6 +312,28 @@ func printRest(out io.Writer, log *opened, answer asked, pods []*narrate.Life) {
 	}
 }
 
+// holdsOn picks the holds on a Pod, then those on the Pods that it waits for, and returns the names of these.
+func holdsOn(all []decide.Hold, pod string) (held []decide.Hold, by []string) {
+	for _, hold := range all {
+		if len(hold.Pods) == 0 && len(hold.By) == 0 || slices.Contains(hold.Pods, pod) || len(hold.Pods) == 0 && slices.Contains(hold.By, pod) {
+			held = append(held, hold)
+			by = append(by, hold.By...)
+		}
+	}
+	of := func(hold decide.Hold) []string {
+		if len(hold.Pods) > 0 {
+			return hold.Pods
+		}
+		return hold.By
+	}
+	for _, hold := range all {
+		if !slices.Contains(of(hold), pod) && slices.ContainsFunc(of(hold), func(name string) bool { return slices.Contains(by, name) }) {
+			held = append(held, hold)
+		}
+	}
+	return held, by
+}
+
 func whyNotUpdated(command *cobra.Command, read *reading, log *opened, at history.Moment, pod history.Target, account *narrate.Account) error {
 	answer, err := ask(command, read, log, at, pod, account)
 	if err != nil {
@@ -316,39 +343,17 @@ func whyNotUpdated(command *cobra.Command, read *reading, log *opened, at histor
 	if life == nil {
 		return read.unknown(pod)
 	}
-	var held []decide.Hold
-	by := map[string]bool{pod.Name: true}
-	for _, hold := range narrate.Merge(answer.decision.Held) {
-		about := len(hold.Pods) == 0 && len(hold.By) == 0
-		for _, name := range hold.Pods {
-			about = about || name == pod.Name
-		}
-		if about {
-			held = append(held, hold)
-			for _, name := range hold.By {
-				by[name] = true
-			}
-		}
-	}
-	// What those wait for that it waits for.
-	for _, hold := range narrate.Merge(answer.decision.Held) {
-		for _, name := range hold.By {
-			if by[name] && len(hold.Pods) == 0 && name != pod.Name {
-				held = append(held, hold)
-				break
-			}
-		}
-	}
+	held, by := holdsOn(narrate.Merge(answer.decision.Held), pod.Name)
 	if read.output != "" {
 		return print(command.OutOrStdout(), read.output, answer.json(held))
 	}
 	out := command.OutOrStdout()
 	now := life.Now()
-	printAsked(out, account, log.end)
+	printAsked(out, log, account)
 	standing := answer.decision.Standing
 	switch {
 	case !life.Gone.IsZero():
-		fmt.Fprintf(out, "\n%s is gone since %s (shiplog why %s says why).\n", pod, moment(life.Gone, log.end), pod)
+		fmt.Fprintf(out, "\n%s is gone since %s (shiplog why %s says why).\n", pod, log.when(life.Gone), pod)
 		return nil
 	case answer.problem != "":
 		fmt.Fprintf(out, "\n%s\n", answer.problem)
@@ -372,7 +377,7 @@ func whyNotUpdated(command *cobra.Command, read *reading, log *opened, at histor
 	printHeld(out, held)
 	var others []*narrate.Life
 	for _, unwell := range account.Unwell() {
-		if by[unwell.Name] {
+		if unwell.Name == pod.Name || slices.Contains(by, unwell.Name) {
 			others = append(others, unwell)
 		}
 	}

@@ -321,7 +321,11 @@ func (a *Account) changed(record journal.Record, pod *world.Pod, object *history
 		now, life.settles = Settling, availableAt
 	}
 	trouble := ""
-	if now != Ready && now != Settling {
+	switch now {
+	case Ready, Settling:
+	case Held:
+		trouble = fact.held()
+	default:
 		trouble = fact.trouble()
 	}
 	a.tell(record, life, fact, before, now, trouble)
@@ -370,6 +374,8 @@ func (a *Account) tell(record journal.Record, life *Life, fact podFact, before, 
 		if now == Settling {
 			step.What += fmt.Sprintf(", available at %s", life.settles.Local().Format(time.TimeOnly))
 		}
+	case now == Held && before != Held && before != Updating && before != Starting:
+		step.What = fmt.Sprintf("%s is held: %s", name, fact.held())
 	case now == Failing && (before != Failing || trouble != "" && failure(trouble) != life.failure):
 		step.What = name + " is failing" + detail
 		life.failure = failure(trouble)

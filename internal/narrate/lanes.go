@@ -11,12 +11,12 @@ var looks = map[State]struct {
 	sign   rune
 	colour int
 }{
-	Starting: {'░', 245}, Ready: {'█', 35}, Settling: {'▓', 71}, Updating: {'▒', 214}, NotReady: {'▁', 203}, Failing: {'x', 196},
+	Starting: {'░', 245}, Ready: {'█', 35}, Settling: {'▓', 71}, Held: {'h', 179}, Updating: {'▒', 214}, NotReady: {'▁', 203}, Failing: {'x', 196},
 	Terminating: {'·', 240}, Finished: {'-', 240},
 }
 
 // urgency is the order in which states win a column that they share.
-var urgency = []State{Failing, Updating, NotReady, Terminating, Starting, Settling, Ready, Finished}
+var urgency = []State{Failing, Updating, NotReady, Terminating, Starting, Held, Settling, Ready, Finished}
 
 // bars from empty to full.
 var bars = []rune(" ▁▂▃▄▅▆▇█")
@@ -87,7 +87,7 @@ func Lanes(v View, width int, colours bool) string {
 			fmt.Fprintf(&out, "%-*s  nothing happened from %s to %s: drawn shorter\n", label, "", piece.From.Local().Format(time.TimeOnly), piece.To.Local().Format(time.TimeOnly))
 		}
 	}
-	fmt.Fprintf(&out, "%-*s  ░ starting  ▒ updating in place  ▁ not ready  x failing  ▓ ready, not available  █ available  ▄ available, other revision  · terminating\n", label, "")
+	fmt.Fprintf(&out, "%-*s  ░ starting  ▒ updating in place  ▁ not ready  x failing  ▓ ready, not available  h held  █ available  ▄ available, other revision  · terminating\n", label, "")
 	if lowest, any := v.Lowest(); any {
 		fmt.Fprintf(&out, "%-*s  at the lowest %d of %d Pods were available (%s); %d were to stay\n", label, "", lowest.Available, lowest.Wanted,
 			lowest.From.Local().Format(time.TimeOnly), lowest.Floor)

@@ -3,12 +3,14 @@ package narrate
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/inplace"
 )
@@ -21,6 +23,7 @@ const (
 	Starting    State = "starting"             // exists and has not been ready yet
 	Ready       State = "ready"                // and available
 	Settling    State = "ready, not available" // for less than minReadySeconds
+	Held        State = "ready, held"          // by its lifecycle state, or by a label that declares it unavailable
 	Updating    State = "updating in place"    // a change in place has not come to its end
 	NotReady    State = "not ready"            // was ready before
 	Failing     State = "failing"              // a container cannot start or keeps ending
@@ -29,7 +32,7 @@ const (
 )
 
 // States in the order of a Pod's life.
-var States = []State{Starting, Updating, NotReady, Failing, Settling, Ready, Terminating, Finished}
+var States = []State{Starting, Updating, NotReady, Failing, Held, Settling, Ready, Terminating, Finished}
 
 // failures are the reasons for which a container cannot be started, and that do not end by themselves.
 var failures = []string{"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
@@ -71,6 +74,8 @@ func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Ti
 			return Failing, time.Time{}
 		}
 		return Updating, time.Time{} // whatever the containers that are being replaced do
+	case isReady && p.held() != "":
+		return Held, time.Time{}
 	case isReady:
 		since := ready.LastTransitionTime
 		if restarted := inplace.StartedAt(p.Pod); restarted.After(since) {
@@ -86,6 +91,22 @@ func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Ti
 	}
 	return NotReady, time.Time{}
 }
+
+// held says what keeps a ready Pod from counting as available; empty: nothing does.
+func (p podFact) held() string {
+	if state := v1beta1.LifecycleStateType(p.Labels[v1beta1.LifecycleStateKey]); state != "" && state != v1beta1.LifecycleStateNormal {
+		return string(state)
+	}
+	for _, label := range slices.Sorted(maps.Keys(p.Labels)) {
+		if strings.HasPrefix(label, unavailableLabel) {
+			return label
+		}
+	}
+	return ""
+}
+
+// unavailableLabel begins the labels by which others declare a Pod unavailable (cloneset D19).
+const unavailableLabel = "unavailable-pod.kruise.io/"
 
 // cannotStart says whether a container waits for a reason that does not end by itself.
 func (p podFact) cannotStart() bool {

@@ -8,6 +8,7 @@ import (
 
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/decide/cloneset"
 )
 
 // Chain is one thing that happened to a Pod, from its cause to its effect.
@@ -42,8 +43,9 @@ type Link struct {
 
 // titles of what a command of a code does to a Pod; others are named by their verb.
 var titles = map[string]string{
-	drainPod: "Drained", "UpdateInPlace": "Updated in place", "UpdateReCreate": "Marked for replacement", refreshPod: "Brought back to normal",
-	"ReleasePod": "Released",
+	cloneset.DrainPod: "Drained", cloneset.PrepareUpdate: "Prepared for its update", cloneset.UpdateInPlace: "Updated in place", cloneset.NextBatch: "Updated further",
+	cloneset.ResizePod: "Resized", cloneset.UpdateReCreate: "Marked for replacement", cloneset.KeepPod: "Kept after all", cloneset.PrepareDelete: "Prepared for its deletion",
+	cloneset.CancelDelete: "Deletion taken back", cloneset.RefreshPod: "Brought back to normal", cloneset.ReleasePod: "Released",
 }
 
 func titleOf(step *Step) string {
@@ -74,7 +76,7 @@ func (a *Account) Why(pod string) []Chain {
 			if !open || !step.continues(chains[last].act) {
 				chains = append(chains, Chain{Title: titleOf(step), Links: a.causes(i)})
 				last++
-			} else if chains[last].act.Code == drainPod {
+			} else if slices.Contains(prepares, chains[last].act.Code) {
 				chains[last].Title = titleOf(step)
 			}
 			chain := &chains[last]
@@ -101,15 +103,16 @@ func (a *Account) Why(pod string) []Chain {
 // recently is how long after a write to a Pod the write is named where the Pod fails.
 const recently = 10 * time.Minute
 
-const (
-	drainPod   = "DrainPod"
-	refreshPod = "RefreshPod"
+// prepares are the writes after which the next write to the Pod, whatever it is, belongs to the same chain; goesOn those that
+// belong to the chain of the write before them.
+var (
+	prepares = []string{cloneset.DrainPod, cloneset.PrepareUpdate, cloneset.PrepareDelete}
+	goesOn   = []string{cloneset.RefreshPod, cloneset.NextBatch, cloneset.ResizePod}
 )
 
-// continues says whether a write belongs to the chain of the one before it: bringing the Pod back to normal does, and the
-// change for which it was drained.
+// continues says whether a write belongs to the chain of the one before it.
 func (s *Step) continues(before *Step) bool {
-	return before != nil && before.Verb != world.Delete && (s.Code == refreshPod || before.Code == drainPod && s.Verb == world.Patch)
+	return before != nil && before.Verb != world.Delete && (slices.Contains(goesOn, s.Code) || slices.Contains(prepares, before.Code))
 }
 
 // At is when what the chain tells was decided, or happened.

@@ -74,7 +74,7 @@ type legend struct{ Class, Text string }
 // classes of the states.
 var classes = map[narrate.State]string{
 	narrate.Starting: "starting", narrate.Ready: "ready", narrate.Settling: "settling", narrate.Updating: "updating", narrate.NotReady: "notready",
-	narrate.Failing: "failing", narrate.Terminating: "terminating", narrate.Finished: "finished",
+	narrate.Failing: "failing", narrate.Held: "held", narrate.Terminating: "terminating", narrate.Finished: "finished",
 }
 
 // colours is how many revisions have a colour of their own.

@@ -137,6 +137,9 @@ func (r *round) judge(p *world.Pod) pod {
 	}
 	state := lifecycleState(p)
 	normal := state == "" || state == v1beta1.LifecycleStateNormal
+	if r.explains && markedUnavailable(p) {
+		r.hold(decide.Hold{Code: HeldMarked, By: []string{p.Name}, Message: "a label " + unavailableLabel + "... declares the Pod unavailable", Release: "the removal of the label"})
+	}
 	one.availableNow = normal && p.Active() && r.complete(p) && !markedUnavailable(p)
 	if one.availableNow {
 		// A container that restarts at once may leave the Pod Ready throughout; minReadySeconds starts anew all the same.

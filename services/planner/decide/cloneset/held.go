@@ -2,8 +2,12 @@ package cloneset
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/services/planner/decide"
 )
 
@@ -22,6 +26,13 @@ const (
 	HeldDeletion    = "DeleteBudget"    // deleting an available Pod would exceed maxUnavailable
 	HeldUnderWay    = "UnderWay"        // a command on the Pod has no outcome yet
 	HeldLeaving     = "LeavesAnyway"    // the Pod is marked for deletion
+	HeldHook        = "Hook"            // a label or finalizer of a lifecycle hook
+	HeldState       = "LifecycleState"  // the Pod lacks a label or finalizer that its next lifecycle state asks for
+	HeldGrace       = "GracePeriod"     // the change is written when the grace period is over
+	HeldBatch       = "NextBatch"       // later containers wait for earlier ones
+	HeldResize      = "Resize"          // the kubelet has not resized the Pod
+	HeldBroken      = "UnreadableState" // the Pod's account of its update cannot be read
+	HeldMarked      = "MarkedByLabel"   // declared unavailable by somebody else
 	HeldMinReady    = "MinReadySeconds" // ready, and not for long enough
 	HeldVouch       = "AwaitsVouch"     // nothing is taken down on facts that nobody has vouched for lately
 	HeldBackoff     = "Backoff"         // refused, tried again later
@@ -130,7 +141,10 @@ func (r *round) heldByScaling() {
 }
 
 func (r *round) heldByVouch(pods []*pod) {
-	if !r.explains || len(pods) == 0 {
+	if !r.explains {
+		return
+	}
+	if len(pods) == 0 && slices.ContainsFunc(r.decision.Held, func(held decide.Hold) bool { return held.Code == HeldVouch }) {
 		return
 	}
 	r.hold(decide.Hold{
@@ -168,4 +182,59 @@ func (r *round) standing() *decide.Standing {
 		Pods: int(status.Replicas), Ready: int(status.ReadyReplicas), Available: int(status.AvailableReplicas),
 		Updated: int(status.UpdatedReplicas), UpdatedAvailable: int(status.UpdatedAvailableReplicas),
 	}
+}
+
+// heldByHook: a hook may hold the Pod; says what of it.
+func (r *round) heldByHook(p *pod, hook *v1beta1.LifecycleHook) {
+	if !r.explains || !hooked(p.Pod, hook) {
+		return
+	}
+	var holds []string
+	for _, label := range slices.Sorted(maps.Keys(hook.LabelsHandler)) {
+		if p.Labels[label] == hook.LabelsHandler[label] && hasKey(p.Labels, label) {
+			holds = append(holds, fmt.Sprintf("label %s=%s", label, hook.LabelsHandler[label]))
+		}
+	}
+	for _, finalizer := range hook.FinalizersHandler {
+		if slices.Contains(p.Finalizers, finalizer) {
+			holds = append(holds, "finalizer "+finalizer)
+		}
+	}
+	r.hold(decide.Hold{
+		Code: HeldHook, Pods: []string{p.Name}, Release: "its removal by whoever watches for the state",
+		Message: fmt.Sprintf("a lifecycle hook holds the Pod in %s: %s", lifecycleState(p.Pod), strings.Join(holds, ", ")),
+	})
+}
+
+// heldState: the Pod stays in a state that keeps it from being available, for what a hook asks for.
+func (r *round) heldState(p *pod, next v1beta1.LifecycleStateType) {
+	state := lifecycleState(p.Pod)
+	hook := r.spec.preNormal()
+	if state == v1beta1.LifecycleStateUpdated {
+		hook = r.spec.inPlaceUpdate()
+	}
+	if !r.explains || next != state || hook == nil || allHooked(p.Pod, hook) ||
+		state != v1beta1.LifecycleStatePreparingNormal && state != v1beta1.LifecycleStateUpdated {
+		return
+	}
+	var lacks []string
+	for _, label := range slices.Sorted(maps.Keys(hook.LabelsHandler)) {
+		if p.Labels[label] != hook.LabelsHandler[label] || !hasKey(p.Labels, label) {
+			lacks = append(lacks, fmt.Sprintf("label %s=%s", label, hook.LabelsHandler[label]))
+		}
+	}
+	for _, finalizer := range hook.FinalizersHandler {
+		if !slices.Contains(p.Finalizers, finalizer) {
+			lacks = append(lacks, "finalizer "+finalizer)
+		}
+	}
+	r.hold(decide.Hold{
+		Code: HeldState, By: []string{p.Name}, Release: "whoever sets these",
+		Message: fmt.Sprintf("the Pod stays in %s, and counts as unavailable, until it has %s", state, strings.Join(lacks, ", ")),
+	})
+}
+
+// heldUpdating: the update of a Pod has begun and cannot go on.
+func (r *round) heldUpdating(p *pod, code, message, release string) {
+	r.hold(decide.Hold{Code: code, Pods: []string{p.Name}, Message: message, Release: release})
 }

@@ -30,9 +30,11 @@ func (r *round) goOn(p *pod) bool {
 	write, ends, waits, err := inplace.Released(p.Pod, r.world.Now())
 	switch {
 	case err != nil:
+		r.heldUpdating(p, HeldBroken, fmt.Sprintf("%v", err), "an update begun anew")
 		r.rebuild(p, err) // D20
 		return true
 	case waits && !ends.IsZero():
+		r.hold(decide.Hold{Code: HeldGrace, Pods: []string{p.Name}, Until: &ends, Release: "time", Message: "the change waits for the end of the grace period"})
 		r.wakeBy(ends, "the grace period of Pod %s ends at %s", p.Name, ends.UTC().Format(time.TimeOnly))
 		return true
 	case waits:
@@ -49,6 +51,7 @@ func (r *round) goOn(p *pod) bool {
 	}
 	if why, never := inplace.ResizeTrouble(p.Pod); why != "" && !r.complete(p.Pod) {
 		r.problem = fmt.Sprintf("Pod %s: %s", p.Name, why)
+		r.heldUpdating(p, HeldResize, why, "room on the node, or smaller resources")
 		if never && r.spec.policy == v1beta1.InPlaceIfPossibleCloneSetPodUpdatePolicy && !p.specified {
 			r.markForReplacement(p, r.updateRevision, why)
 		}
@@ -56,10 +59,13 @@ func (r *round) goOn(p *pod) bool {
 	}
 	if !r.complete(p.Pod) && p.Update != nil && p.Update.Pending() {
 		if template, known := r.templateOf(p.Pod); known && !inplace.Resized(p.Pod, template) {
+			r.heldUpdating(p, HeldResize, "the kubelet has not given the containers their resources yet", "the kubelet")
 			return true
 		}
 		if write, ready := inplace.Next(p.Pod, r.world.Now()); ready {
 			r.writeNext(p, write, "the containers before are ready")
+		} else {
+			r.heldUpdating(p, HeldBatch, "later containers wait until those before are ready", "the containers before being ready")
 		}
 		return true
 	}
@@ -86,7 +92,10 @@ func (r *round) rebuild(p *pod, problem error) {
 
 // mayTakeDown says whether facts are fresh enough to restart containers; if not, it asks for a vouch.
 func (r *round) mayTakeDown() bool {
-	r.decision.AwaitsVouch = r.decision.AwaitsVouch || !r.fresh
+	if !r.fresh {
+		r.decision.AwaitsVouch = true
+		r.heldByVouch(nil)
+	}
 	return r.fresh
 }
 
@@ -103,6 +112,7 @@ func (r *round) settle(p *pod) {
 	}
 	state := lifecycleState(p.Pod)
 	next := r.nextState(p)
+	r.heldState(p, next)
 	if next != state {
 		patch["metadata"] = r.stateMetadata(next)
 		does = append(does, fmt.Sprintf("goes from %s to %s", state, next))

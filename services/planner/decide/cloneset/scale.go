@@ -239,6 +239,8 @@ func (r *round) deletePrepared() {
 	for i := range r.pods {
 		if p := &r.pods[i]; p.preparing && !hooked(p.Pod, r.spec.preDelete()) {
 			r.deletePod(p, ScaleDown, "nothing holds it in PreparingDelete any more")
+		} else if p.preparing {
+			r.heldByHook(p, r.spec.preDelete())
 		}
 	}
 }

@@ -23,7 +23,9 @@ func (r *round) update() {
 		return
 	}
 	if !r.fresh {
-		r.heldByVouch(r.candidates())
+		if waits := r.candidates(); len(waits) > 0 {
+			r.heldByVouch(waits)
+		}
 		waits := len(r.candidates()) > 0
 		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
 		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
@@ -134,6 +136,7 @@ func (r *round) awaitHook(p *pod, budget string) bool {
 	hook, patch, subresource := r.spec.inPlaceUpdate(), map[string]any(nil), "status"
 	switch lifecycleState(p.Pod) {
 	case v1beta1.LifecycleStatePreparingUpdate:
+		r.heldByHook(p, hook)
 		return hooked(p.Pod, hook)
 	case v1beta1.LifecycleStateUpdated:
 		if hook == nil || len(hook.LabelsHandler)+len(hook.FinalizersHandler) == 0 {
