@@ -191,7 +191,7 @@ func (d *drawing) curve(view narrate.View) {
 		most = max(most, sample.Pods, sample.Wanted)
 	}
 	y := func(n int) float64 { return curveY + curveH*(1-float64(n)/float64(most)) }
-	var available, floor, wanted, area, lacking strings.Builder
+	var available, floor, wanted, lacking strings.Builder
 	levels := map[int]bool{0: true}
 	for i, sample := range view.Curve {
 		from, to := d.x(sample.From), d.x(view.To)
@@ -208,12 +208,11 @@ func (d *drawing) curve(view narrate.View) {
 		}{{&available, sample.Available}, {&floor, sample.Floor}, {&wanted, sample.Wanted}} {
 			fmt.Fprintf(line.into, "%s%s %sH%s", command, number(from), number(y(line.n)), number(to))
 		}
-		rectangle(&area, from, y(sample.Available), to-from, curveY+curveH-y(sample.Available))
 		if sample.Available < sample.Floor {
 			rectangle(&lacking, from, y(sample.Floor), max(to-from, 1), y(sample.Available)-y(sample.Floor))
 		}
 	}
-	d.Available, d.Floor, d.Wanted, d.Area, d.Lacking = available.String(), floor.String(), wanted.String(), area.String(), lacking.String()
+	d.Available, d.Floor, d.Wanted, d.Area, d.Lacking = available.String(), floor.String(), wanted.String(), available.String()+fmt.Sprintf("V%sH%sz", number(curveY+curveH), number(left)), lacking.String()
 	for _, limit := range view.Limits {
 		levels[limit.Replicas], levels[max(limit.Replicas-limit.MaxUnavailable, 0)] = true, true
 	}
