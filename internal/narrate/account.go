@@ -256,6 +256,7 @@ func (a *Account) edited(record journal.Record, set *world.CloneSet, before, aft
 		if edit.Differences, err = Differences(before.JSON, after.JSON, false); err != nil {
 			return err
 		}
+		edit.Who = whoEdited(after.LastChange, edit.Differences)
 	}
 	text := workloadName(a.Workload) + " " + what
 	if edit.Who != "" {
@@ -282,6 +283,14 @@ func (e *Edit) Summary() string {
 
 // ours says whether a field manager is this program.
 func ours(manager string) bool { return strings.HasPrefix(manager, "shiplog") }
+
+// whoEdited is Who, but where nothing but the replicas changed, whoever scaled.
+func whoEdited(change *shiplogv1.LastChange, differences []Difference) string {
+	if change.GetScaledBy() != "" && len(differences) == 1 && differences[0].Path == "spec.replicas" {
+		return change.GetScaledBy() + " (scale)"
+	}
+	return Who(change)
+}
 
 // Who words who changed an object last; empty: unknown.
 func Who(change *shiplogv1.LastChange) string {

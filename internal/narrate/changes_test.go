@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
 func at(seconds float64) time.Time {
@@ -61,5 +63,19 @@ func TestAxisIsBrokenWhereNothingHappens(t *testing.T) {
 			t.Fatalf("second %v is at %v, after %v", second, place, last)
 		}
 		last = place
+	}
+}
+
+// Whoever scaled is named for that, and only for that.
+func TestWhoScaled(t *testing.T) {
+	change := &shiplogv1.LastChange{Manager: "argocd", ScaledBy: "kubectl"}
+	replicas, image := Difference{Path: "spec.replicas"}, Difference{Path: "spec.template.spec.containers[a].image"}
+	for _, c := range []struct {
+		differences []Difference
+		want        string
+	}{{[]Difference{replicas}, "kubectl (scale)"}, {[]Difference{image}, "argocd"}, {[]Difference{replicas, image}, "argocd"}} {
+		if got := whoEdited(change, c.differences); got != c.want {
+			t.Errorf("%v was edited by %q, want %q", c.differences, got, c.want)
+		}
 	}
 }

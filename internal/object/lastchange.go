@@ -15,7 +15,7 @@ const ownManager = "shiplog"
 
 // lastChange is the newest entry of managedFields that is not about the status. Its fields are raw JSON strings, quotes
 // included, that point into the object.
-type lastChange struct{ manager, operation, subresource, time []byte }
+type lastChange struct{ manager, operation, subresource, time, scaledBy []byte }
 
 // read walks managedFields at i and returns where they end. Entries that are not objects are passed over.
 func (l *lastChange) read(raw []byte, i int) (int, error) {
@@ -41,7 +41,11 @@ func (l *lastChange) read(raw []byte, i int) (int, error) {
 			}
 			return end, nil
 		})
+		if string(one.subresource) == `"scale"` {
+			l.scaledBy = one.manager // who changes them otherwise takes them from this manager, and its entry goes
+		}
 		if err == nil && one.newerThan(l) {
+			one.scaledBy = l.scaledBy
 			*l = one
 		}
 		return end, err
@@ -50,7 +54,7 @@ func (l *lastChange) read(raw []byte, i int) (int, error) {
 
 // newerThan compares times, which are all written in one way and in UTC. Of two in one second the one that is not ours counts.
 func (l *lastChange) newerThan(held *lastChange) bool {
-	if string(l.subresource) == `"status"` {
+	if string(l.subresource) == `"status"` || string(l.subresource) == `"scale"` && l.time == nil {
 		return false
 	}
 	order := bytes.Compare(l.time, held.time)
@@ -60,10 +64,10 @@ func (l *lastChange) newerThan(held *lastChange) bool {
 func (l *lastChange) ours() bool { return strings.HasPrefix(text(l.manager), ownManager) }
 
 func (l *lastChange) message() *shiplogv1.LastChange {
-	if text(l.manager) == "" {
+	if text(l.manager) == "" && l.scaledBy == nil {
 		return nil
 	}
-	out := &shiplogv1.LastChange{Manager: text(l.manager), Operation: text(l.operation), Subresource: text(l.subresource)}
+	out := &shiplogv1.LastChange{Manager: text(l.manager), Operation: text(l.operation), Subresource: text(l.subresource), ScaledBy: text(l.scaledBy)}
 	if at, err := time.Parse(time.RFC3339, text(l.time)); err == nil {
 		out.Time = timestamppb.New(at)
 	}

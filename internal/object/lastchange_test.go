@@ -13,7 +13,9 @@ func TestLastChange(t *testing.T) {
 		{"a report of the status hides no edit", `"managedFields":[{"manager":"alice","operation":"Update","time":"2026-01-01T10:00:00Z"},{"manager":"shiplog-executor","operation":"Update","time":"2026-01-01T11:00:00Z","subresource":"status"}],`,
 			"alice Update  10:00:00"},
 		{"scaling is an edit", `"managedFields":[{"manager":"alice","operation":"Update","time":"2026-01-01T10:00:00Z"},{"manager":"kube-controller-manager","operation":"Update","time":"2026-01-01T11:00:00Z","subresource":"scale"}],`,
-			"kube-controller-manager Update scale 11:00:00"},
+			"kube-controller-manager Update scale 11:00:00, scaled by kube-controller-manager"},
+		{"of a custom resource it has no date", `"managedFields":[{"manager":"kubectl","operation":"Update","subresource":"scale"},{"manager":"alice","operation":"Update","time":"2026-01-01T10:00:00Z"}],`,
+			"alice Update  10:00:00, scaled by kubectl"},
 		{"in one second the one that is not ours", `"managedFields":[{"manager":"alice","operation":"Update","time":"2026-01-01T10:00:00Z"},{"manager":"shiplog-executor","operation":"Update","time":"2026-01-01T10:00:00Z"}],`,
 			"alice Update  10:00:00"},
 		{"in one second, ours first", `"managedFields":[{"manager":"shiplog-executor","operation":"Update","time":"2026-01-01T10:00:00Z"},{"manager":"alice","operation":"Update","time":"2026-01-01T10:00:00Z"}],`,
@@ -30,6 +32,9 @@ func TestLastChange(t *testing.T) {
 			text = l.GetManager() + " " + l.GetOperation() + " " + l.GetSubresource() + " "
 			if l.GetTime() != nil {
 				text += l.GetTime().AsTime().Format("15:04:05")
+			}
+			if l.GetScaledBy() != "" {
+				text += ", scaled by " + l.GetScaledBy()
 			}
 		}
 		if text != c.want {
