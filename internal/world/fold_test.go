@@ -278,3 +278,38 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestAnotherOfTheSameName: the outcome of a command for an object that is gone frees the object of the same name that came
+// after it, and wakes its rules. Found by the simulation.
+func TestAnotherOfTheSameName(t *testing.T) {
+	ref := &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets, Namespace: "default", Name: "web"}
+	set := func(uid, version string) *shiplogv1.Entry {
+		return &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
+			Object: ref, ResourceVersion: version, Json: []byte(`{"metadata":{"name":"web","namespace":"default","uid":"` + uid + `"},"spec":{"template":{}}}`),
+		}}}
+	}
+	entries := []*shiplogv1.Entry{
+		set("one", "1"),
+		{Rollout: "one/1", Kind: &shiplogv1.Entry_Command{Command: &shiplogv1.Command{Object: ref, Effect: &shiplogv1.Command_Patch{Patch: &shiplogv1.PatchObject{Json: []byte(`{}`)}}}}},
+		{Kind: &shiplogv1.Entry_ObjectDeleted{ObjectDeleted: &shiplogv1.ObjectDeleted{Object: ref, ResourceVersion: "2"}}},
+		set("two", "3"),
+		{Cause: 2, Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{Object: ref, Result: shiplogv1.Outcome_RESULT_REFUSED, Reason: &shiplogv1.Reason{Code: "Conflict"}}}},
+	}
+	w := world.New()
+	for i, entry := range entries {
+		if i == len(entries)-1 {
+			w.Touched()
+		}
+		change, err := world.Decode(uint64(i+1), time.Unix(int64(i), 0), entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Fold(change)
+	}
+	if touched := w.Touched(); len(touched) != 1 || touched[0] != world.RefOf(ref) {
+		t.Errorf("the outcome wakes %v, want the CloneSet of today", touched)
+	}
+	if w.CloneSet(world.RefOf(ref)).UnderWay != nil {
+		t.Error("the CloneSet is still taken for being written")
+	}
+}

@@ -313,10 +313,12 @@ func (w *World) showUnderWay(ref Ref) {
 		w.unlist(at)
 		at.under = under
 		w.list(at)
+		w.touchOwner(at.shown)
 		w.dropEmpty(ref, at)
 	case GroupResource{GroupKruise, ResourceCloneSets}:
 		if set := w.cloneSets[ref]; set != nil {
 			set.UnderWay = under
+			w.touch(ref) // it may be another one of the same name than the command was for
 		}
 	case GroupResource{GroupApps, ResourceRevisions}:
 		if revision := w.revisions[ref]; revision != nil {

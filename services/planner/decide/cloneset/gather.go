@@ -150,8 +150,10 @@ func (r *round) judge(p *world.Pod) pod {
 		until := since.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
 		one.available = r.spec.minReadySeconds == 0 || !until.After(r.world.Now())
 		if !one.available {
-			r.hold(decide.Hold{Code: HeldMinReady, By: []string{p.Name}, Until: &until, Release: "time",
-				Message: fmt.Sprintf("ready Pods count as available after minReadySeconds %d", r.spec.minReadySeconds)})
+			if r.explains {
+				r.hold(decide.Hold{Code: HeldMinReady, By: []string{p.Name}, Until: &until, Release: "time",
+					Message: fmt.Sprintf("ready Pods count as available after minReadySeconds %d", r.spec.minReadySeconds)})
+			}
 			r.wakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
 		}
 	}

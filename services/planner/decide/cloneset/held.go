@@ -104,13 +104,14 @@ func (r *round) keptByPartition(old []*pod) decide.Hold {
 	}
 }
 
-// heldByBudget: of the candidates only the first chosen may change now.
-func (r *round) heldByBudget(candidates []*pod, chosen int) {
+// heldByBudget: of the candidates only the chosen ones may change now.
+func (r *round) heldByBudget(candidates, chosen []*pod) {
 	if !r.explains {
 		return
 	}
-	due := max(min(abs(r.updates.update), len(candidates)), chosen)
-	if held := candidates[chosen:due]; len(held) > 0 {
+	due := min(abs(r.updates.update), len(candidates))
+	held := slices.DeleteFunc(slices.Clone(candidates[:due]), func(p *pod) bool { return slices.Contains(chosen, p) })
+	if len(held) > 0 {
 		by := r.unavailablePods()
 		r.hold(decide.Hold{
 			Code: HeldBudget, Pods: namesOf(held), By: by, Release: "a Pod of these becoming available, or a larger updateStrategy.maxUnavailable",
@@ -135,7 +136,10 @@ func (r *round) heldPlace(p *pod) {
 }
 
 func (r *round) heldByScaling() {
-	if candidates := r.candidates(); r.explains && len(candidates) > 0 && r.updates.update != 0 {
+	if !r.explains || r.updates.update == 0 {
+		return
+	}
+	if candidates := r.candidates(); len(candidates) > 0 {
 		r.hold(decide.Hold{Code: HeldScaling, Pods: namesOf(candidates), Message: "Pods are created or deleted first", Release: "the outcomes of these commands"})
 	}
 }

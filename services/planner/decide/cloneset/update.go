@@ -23,10 +23,11 @@ func (r *round) update() {
 		return
 	}
 	if !r.fresh {
-		if waits := r.candidates(); len(waits) > 0 {
-			r.heldByVouch(waits)
+		candidates := r.candidates()
+		waits := len(candidates) > 0
+		if waits {
+			r.heldByVouch(candidates)
 		}
-		waits := len(r.candidates()) > 0
 		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
 		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
 		return
@@ -41,7 +42,7 @@ func (r *round) update() {
 	r.updateRan = true
 	candidates := r.candidates()
 	chosen := r.within(candidates)
-	r.heldByBudget(candidates, len(chosen))
+	r.heldByBudget(candidates, chosen)
 	for _, p := range chosen {
 		r.chosen[p.Name] = true
 		if !r.idle(p.Pod) || p.specified {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
-	"k8s.io/apimachinery/pkg/util/dump"
+	"k8s.io/utils/dump"
 
 	"shiplog.dev/internal/world"
 )
