@@ -59,10 +59,10 @@ func (c *checks) broughtBy(o *object) uint64 {
 	return command
 }
 
-// leaving says whether a command at or before a position deletes the Pod, and was not refused by then.
+// leaving says whether a command at or before a position deletes the Pod, or prepares that, and was not refused by then.
 func (c *checks) leaving(uid string, position uint64) bool {
 	for _, one := range c.commands {
-		if one.sequence <= position && one.GetDelete() != nil && one.GetObject().GetUid() == uid && (one.refused == 0 || one.refused > position) {
+		if goes := one.GetDelete() != nil || one.GetReason().GetCode() == "PrepareDelete"; goes && one.sequence <= position && one.GetObject().GetUid() == uid && (one.refused == 0 || one.refused > position) {
 			return true
 		}
 	}

@@ -204,17 +204,19 @@ func (r *round) cancelDelete() int {
 // keepMarked takes the mark off Pods that an update wanted replaced and that may stay now: the template came back to theirs,
 // or the partition keeps them (D13).
 func (r *round) keepMarked() int {
-	left, kept := 0, 0 // old Pods that stay
+	// Old Pods that stay old: an old Pod that somebody else wants deleted is replaced by an old one.
+	left, kept := 0, 0
 	for i := range r.pods {
-		if p := &r.pods[i]; !p.updated && !p.preparing && !p.specified {
+		if _, ours := r.pods[i].Annotations[replacedFor]; !ours && !r.pods[i].updated && !r.pods[i].preparing {
 			left++
 		}
 	}
 	for i := range r.pods {
 		p := &r.pods[i]
 		target, ours := p.Annotations[replacedFor]
-		if p.updated && target == r.updateRevision.name {
-			continue // of this revision already, and to be replaced all the same (inplace-update D6)
+		// It may be of the revision that is wanted and have to go all the same (inplace-update D6), or be on its way back (R24).
+		if p.updated && (target == r.updateRevision.name || target == r.currentRevision.name && r.updates.update < 0) {
+			continue
 		}
 		if !ours || !p.specified || p.preparing || r.spec.specifiedDelete[p.Name] || !r.idle(p.Pod) || !p.updated && left >= r.spec.partition {
 			continue
