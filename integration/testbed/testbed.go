@@ -112,6 +112,19 @@ func (c *Cluster) Kubectl(ctx context.Context, input string, arguments ...string
 	return stdout.String(), nil
 }
 
+// Output runs a shiplog command to its end and returns what it prints.
+func Output(arguments ...string) (string, error) {
+	program, err := Program("shiplog")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command(program, arguments...).Output()
+	if err != nil {
+		return "", fmt.Errorf("shiplog %s: %w", strings.Join(arguments, " "), err)
+	}
+	return string(out), nil
+}
+
 // Process is a shiplog process.
 type Process struct {
 	// Listen is the address of its health and metrics.
