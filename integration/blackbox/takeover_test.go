@@ -50,7 +50,9 @@ func TestTakeover(t *testing.T) {
 	up(t, t.TempDir())
 	// Shiplog has looked at the CloneSet once it answers an edit that concerns no Pod.
 	kubectl(t, "", "patch", "clonesets", "old", "-n", namespace, "--type=merge", "-p", `{"spec":{"revisionHistoryLimit":9}}`)
-	testbed.Eventually(t, 30*time.Second, func() error { return errNot("observedGeneration", field(t, namespace, "old", ".status.observedGeneration"), "2") })
+	testbed.Eventually(t, 30*time.Second, func() error {
+		return errNot("observedGeneration", field(t, namespace, "old", ".status.observedGeneration"), "2")
+	})
 	if err := errNot("Pods", versions(), before); err != nil {
 		t.Errorf("taking over wrote to Pods: %v", err)
 	}
