@@ -177,6 +177,36 @@ func (j *logStream) AppendCommands(ctx context.Context, fence uint64, commands .
 	for _, m := range messages {
 		batch = append(batch, m.msg())
 	}
+	return j.appendFenced(ctx, doing, fence, batch)
+}
+
+// AppendEvents publishes like AppendCommands. A batch with an event that the log has already is refused as a whole; then the
+// events go one by one, and the log leaves out those that it has.
+func (j *logStream) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
+	messages, err := composeEvents(j.options.Cluster, j.options.Shards, events)
+	if err != nil {
+		return 0, err
+	}
+	doing := fmt.Sprintf("append %d rollout events under fence %d", len(events), fence)
+	batch := make([]*nats.Msg, len(messages))
+	for i, m := range messages {
+		batch[i] = m.msg()
+	}
+	last, err := j.appendFenced(ctx, doing, fence, batch)
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeDuplicateInBatch {
+		return last, err
+	}
+	for i, m := range messages {
+		if last, err = j.appendFenced(ctx, doing, fence, []*nats.Msg{m.msg()}); err != nil {
+			return 0, fmt.Errorf("the first %d are stored: %w", i, err)
+		}
+	}
+	return last, nil
+}
+
+// appendFenced stores the messages, all or none, if fence is the newest one, and returns the sequence of the last.
+func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64, batch []*nats.Msg) (uint64, error) {
 	for _, m := range batch {
 		if err := j.fits(m); err != nil {
 			return 0, fmt.Errorf("%s: %w", doing, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,7 +15,11 @@ import (
 // takes half of it.
 const maxEntry = 8 << 20
 
-func encode(entry *shiplogv1.Entry) ([]byte, error) {
+// encode returns the wire form of an entry: protobuf, but a CloudEvent in JSON for a rollout event.
+func encode(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
+	if entry.GetRolloutEvent() != nil {
+		return encodeEvent(cluster, entry)
+	}
 	data, err := proto.Marshal(entry)
 	if err != nil {
 		return nil, fmt.Errorf("encode an entry of %s: %w", entry.GetWriter(), err)
@@ -22,14 +27,21 @@ func encode(entry *shiplogv1.Entry) ([]byte, error) {
 	return data, nil
 }
 
-// decode returns the entry in data. An entry of a kind that this program does not know is an error unless it is skippable;
+// decode returns the entry in data, as the subject tells how to read it. An entry of a kind that this program does not know is an error unless it is skippable;
 // then it is returned without a kind. Errors: ErrUndecodable, naming sequence.
-func decode(sequence uint64, data []byte) (*shiplogv1.Entry, error) {
+func decode(sequence uint64, subject string, data []byte) (*shiplogv1.Entry, error) {
 	fail := func(reason error) (*shiplogv1.Entry, error) {
 		return nil, fmt.Errorf("%w: sequence %d: %w", ErrUndecodable, sequence, reason)
 	}
 	if len(data) > maxEntry {
 		return fail(fmt.Errorf("%d bytes, at most %d are read", len(data), maxEntry))
+	}
+	if isEvent(subject) {
+		entry, err := decodeEvent(data)
+		if err != nil {
+			return fail(err)
+		}
+		return entry, nil
 	}
 	entry := new(shiplogv1.Entry)
 	if err := proto.Unmarshal(data, entry); err != nil {
@@ -39,7 +51,17 @@ func decode(sequence uint64, data []byte) (*shiplogv1.Entry, error) {
 		return fail(fmt.Errorf("written by %q version %q, of a kind that this version does not know and that is not safe to skip",
 			entry.Writer, entry.WriterVersion))
 	}
+	if entry.GetRolloutEvent() != nil {
+		return fail(fmt.Errorf("a rollout event under the subject %q, which is not of one", subject))
+	}
 	return entry, nil
+}
+
+// isEvent says whether a subject is that of a rollout event, without reading all of it.
+func isEvent(subject string) bool {
+	_, rest, _ := strings.Cut(subject, ".")
+	_, rest, _ = strings.Cut(rest, ".")
+	return strings.HasPrefix(rest, spaceEvent+".")
 }
 
 // idOf returns the identity by which the log keeps an entry once, or "" for an entry that has none.
@@ -53,6 +75,8 @@ func idOf(entry *shiplogv1.Entry) string {
 		if entry.GetCause() != 0 {
 			return "out/" + strconv.FormatUint(entry.GetCause(), 10) + "/" + strconv.FormatUint(uint64(kind.Outcome.GetAttempt()), 10)
 		}
+	case *shiplogv1.Entry_RolloutEvent:
+		return "event/" + EventID(entry)
 	}
 	return ""
 }
@@ -87,7 +111,7 @@ func compose(cluster string, shards uint32, entry *shiplogv1.Entry) (message, er
 	if err != nil {
 		return message{}, err
 	}
-	data, err := encode(entry)
+	data, err := encode(cluster, entry)
 	if err != nil {
 		return message{}, err
 	}
@@ -151,6 +175,26 @@ func composeCommands(cluster string, shards uint32, commands []*shiplogv1.Entry)
 		}
 	}
 	return messages, ticks, nil
+}
+
+// composeEvents prepares rollout events for AppendEvents.
+func composeEvents(cluster string, shards uint32, events []*shiplogv1.Entry) ([]message, error) {
+	if len(events) == 0 || len(events) > MaxCommands {
+		return nil, fmt.Errorf("append %d rollout events: from 1 to %d go together", len(events), MaxCommands)
+	}
+	messages := make([]message, len(events))
+	for i, entry := range events {
+		var err error
+		if entry.GetRolloutEvent() == nil {
+			err = errors.New("it is no rollout event")
+		} else {
+			messages[i], err = compose(cluster, shards, entry)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("append rollout event %d of %d: %w", i+1, len(events), err)
+		}
+	}
+	return messages, nil
 }
 
 // tickFor returns the entry that answers a wish. It says what the planner had folded when it wished, because the wish's

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
 // FuzzDecode: decoding any bytes gives an entry or ErrUndecodable that names the sequence; what decodes encodes again.
@@ -20,7 +22,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0x28, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entry, err := decode(42, data)
+		entry, err := decode(42, "", data)
 		if err != nil {
 			if entry != nil || !errors.Is(err, ErrUndecodable) || !strings.Contains(err.Error(), "sequence 42") {
 				t.Fatalf("%v, %v", entry, err)
@@ -30,9 +32,9 @@ func FuzzDecode(f *testing.F) {
 		if entry.Kind == nil && !entry.Skippable {
 			t.Fatal("an entry without a kind passed")
 		}
-		again, err := encode(entry)
+		again, err := encode("local", entry)
 		check(t, err)
-		if back, err := decode(42, again); err != nil || !proto.Equal(entry, back) {
+		if back, err := decode(42, "", again); err != nil || !proto.Equal(entry, back) {
 			t.Fatalf("%v encodes as %v, %v", entry, back, err)
 		}
 		_ = idOf(entry)
@@ -40,9 +42,37 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzDecodeEvent: the same for what stands under the subject of a rollout event.
+func FuzzDecodeEvent(f *testing.F) {
+	for _, e := range []*shiplogv1.Entry{rolloutEvent("web", 1, 0), rolloutEvent("a/b.%c", 1<<60, 9)} {
+		data, err := encode("local", e)
+		check(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte(`{"specversion":"1.0","type":"dev.shiplog.rollout.x","cause":"1","id":"1.0.0","subject":"/api/v1/pods/a"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		const subject = "shiplog.local.event.CloneSet.default.web.pod-updated"
+		entry, err := decode(42, subject, data)
+		if err != nil {
+			if entry != nil || !errors.Is(err, ErrUndecodable) || !strings.Contains(err.Error(), "sequence 42") {
+				t.Fatalf("%v, %v", entry, err)
+			}
+			return
+		}
+		again, err := encode("local", entry)
+		if err != nil {
+			t.Fatalf("%v: %v", entry, err)
+		}
+		if back, err := decode(42, subject, again); err != nil || back.GetCause() != entry.GetCause() || back.GetRolloutEvent().GetIndex() != entry.GetRolloutEvent().GetIndex() {
+			t.Fatalf("%v encodes as %s, %v", entry, again, err)
+		}
+		_, _ = SubjectOf("local", 1, entry)
+	})
+}
+
 func TestDecodeLimit(t *testing.T) {
 	t.Parallel()
-	_, err := decode(7, make([]byte, maxEntry+1))
+	_, err := decode(7, "", make([]byte, maxEntry+1))
 	wantError(t, err, ErrUndecodable)
 }
 

@@ -20,6 +20,7 @@ const (
 	codeWrongLast         = 10071
 	codeWrongLastConstant = 10164 // of replicated streams: refused, or an earlier message is still being agreed on
 	codeBatchIncomplete   = 10176
+	codeDuplicateInBatch  = 10201
 	codeBatchesInflight   = 10210
 )
 

@@ -293,3 +293,14 @@ func (m *Memory) inject(subject string, data []byte) uint64 {
 	defer m.wake()
 	return m.store(message{subject: subject, data: data})
 }
+
+func rolloutEvent(name string, cause uint64, index uint32) *shiplogv1.Entry {
+	return &shiplogv1.Entry{
+		Writer: "planner/one", WriterVersion: "v1", Cause: cause, Rollout: "uid-" + name + "/7", Skippable: true,
+		Kind: &shiplogv1.Entry_RolloutEvent{RolloutEvent: &shiplogv1.RolloutEvent{
+			Index: index, Type: "pod-updated", Kind: "CloneSet", Time: timestamppb.New(time.Date(2026, 1, 15, 8, 0, 0, 123456789, time.UTC)),
+			Workload: &shiplogv1.ObjectRef{Group: "apps.kruise.io", Version: "v1alpha1", Resource: "clonesets", Namespace: "default", Name: name, Uid: "uid-" + name},
+			Data:     []byte(`{"pod":"<a&b>","seconds":1.5}`),
+		}},
+	}
+}

@@ -166,7 +166,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Duplicates = o.Retention
 	}
 	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
-		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceNode + ".>"} {
+		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceNode + ".>", spaceEvent + ".>"} {
 		want.Subjects = append(want.Subjects, prefix+space)
 	}
 	stream, err := j.js.Stream(ctx, j.name)
@@ -285,7 +285,7 @@ func (j *logStream) last(ctx context.Context, at Address) (*Record, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
-	entry, err := decode(found.Sequence, found.Data)
+	entry, err := decode(found.Sequence, found.Subject, found.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -444,12 +444,16 @@ func TestOlderLog(t *testing.T) {
 	f := startExternal(t, limits{})
 	l := f.Journal.(*logStream)
 	config := l.stream.CachedInfo().Config
-	config.Subjects = slices.DeleteFunc(slices.Clone(config.Subjects), func(s string) bool { return s == l.subject(spaceNode+".>") })
+	config.Subjects = slices.DeleteFunc(slices.Clone(config.Subjects), func(s string) bool {
+		return s == l.subject(spaceNode+".>") || s == l.subject(spaceEvent+".>")
+	})
 	_, err := l.js.UpdateStream(within(t), config)
 	check(t, err)
 	_, err = f.Append(within(t), nodeFact("n", "a"))
 	wantError(t, err, ErrUnavailable)
 	f.reopen(t)
 	_, err = f.Append(within(t), nodeFact("n", "a"))
+	check(t, err)
+	_, err = f.AppendEvents(within(t), 0, rolloutEvent("web", 1, 0))
 	check(t, err)
 }

@@ -85,12 +85,21 @@ type Journal interface {
 	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes).
 	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)
 
+	// AppendEvents stores up to MaxCommands rollout events, in order, if fence is still the newest fence, and returns the
+	// sequence of the last one. Each has an identity (its cause, index and time), so appending it again within two minutes
+	// stores nothing. Errors: those of AppendCommands.
+	AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error)
+
 	// Read returns a reader over all entries from a place on, which waits at the end for more.
 	Read(ctx context.Context, from From) (Reader, error)
 
 	// Commands returns the commands that nobody has finished, the oldest first, each to one taker at a time. Takers that
 	// share a name share the work, and at most 1,024 commands are held by all of them together. Only writes to Kubernetes are handed out; wishes for ticks are the log's own business.
 	Commands(ctx context.Context, name string) (Work, error)
+
+	// Events returns the rollout events that nobody has finished, the oldest first, under the same terms as Commands. A name
+	// begins with the oldest event that the log holds.
+	Events(ctx context.Context, name string) (Work, error)
 
 	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
 	LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
@@ -116,6 +125,9 @@ type Journal interface {
 
 // Reader hands out entries in order.
 type Reader interface {
+	// Compacted is the position of the view that the reader began with: what is at or before it comes from the view, which
+	// holds only what the world rests on. 0: it began with the log itself.
+	Compacted() uint64
 	// Next waits for at least one record and returns all that are at hand, at most 4096, in order and without gaps. Sequences
 	// may skip positions that the log keeps for itself. The caller owns the records.
 	// Errors: ErrGap and ErrUndecodable, which stay; ErrUnavailable or that of ctx, after which Next may be called again and
@@ -125,21 +137,21 @@ type Reader interface {
 	Close()
 }
 
-// Work hands out commands.
+// Work hands out commands or rollout events.
 type Work interface {
-	// Next waits for a command. Errors: ErrUndecodable, ErrUnavailable, or that of ctx; Next may be called again after each.
+	// Next waits for one. Errors: ErrUndecodable, ErrUnavailable, or that of ctx; Next may be called again after each.
 	Next(ctx context.Context) (*Task, error)
 	Close()
 }
 
-// Task is one command to carry out. While it is held, nobody else gets it; when its holder dies, somebody does, within
+// Task is one command to carry out, or one rollout event to act on. While it is held, nobody else gets it; when its holder dies, somebody does, within
 // seconds.
 type Task struct {
 	Record
-	// Again is set when the command was handed out before, or is older than the first taker of this name: its effect may
+	// Again is set when the entry was handed out before, or is older than the first taker of this name: its effect may
 	// have happened.
 	Again bool
-	// Done says that the outcome is in the log; the command will not be handed out again.
+	// Done says that it is done (of a command: its outcome is in the log); the entry will not be handed out again.
 	Done func(ctx context.Context) error
 }
 

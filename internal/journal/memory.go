@@ -257,6 +257,28 @@ func (m *Memory) AppendCommands(ctx context.Context, fence uint64, commands ...*
 	return last, nil
 }
 
+func (m *Memory) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
+	messages, err := composeEvents("local", 1, events)
+	if err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err = cmp.Or(m.reachable(ctx), m.room(messages))
+	if err == nil && fence != m.fence {
+		err = fmt.Errorf("%w: the newest is at %d", ErrFenced, m.fence)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("append %d rollout events under fence %d: %w", len(events), fence, err)
+	}
+	var last uint64
+	for _, x := range messages {
+		last = m.store(x)
+	}
+	m.wake()
+	return last, nil
+}
+
 // from returns the messages at and after a position, which the caller must not change.
 func (m *Memory) from(sequence uint64) []raw {
 	if sequence <= m.first {
@@ -291,7 +313,7 @@ func (m *Memory) lastAt(ctx context.Context, at Address) (*Record, error) {
 
 // record decodes a message.
 func (x raw) record() (*Record, error) {
-	entry, err := decode(x.sequence, x.data)
+	entry, err := decode(x.sequence, x.subject, x.data)
 	if err != nil {
 		return nil, err
 	}
@@ -394,6 +416,7 @@ func (m *Memory) Read(ctx context.Context, from From) (Reader, error) {
 	r.closeOnce = sync.OnceFunc(func() { close(r.closed) })
 	switch {
 	case from.Compacted && m.viewAt > 0:
+		r.compacted = m.viewAt
 		r.view, r.next = slices.Clone(m.view), max(m.viewAt+1, m.first)
 	case from.Compacted:
 		r.next = m.first
@@ -413,11 +436,13 @@ type memoryReader struct {
 	closed    chan struct{}
 	closeOnce func()
 	// view is what is left of the compacted view; next is the position after it.
-	view []raw
-	next uint64
+	view            []raw
+	next, compacted uint64
 }
 
 func (r *memoryReader) Close() { r.closeOnce() }
+
+func (r *memoryReader) Compacted() uint64 { return r.compacted }
 
 func (r *memoryReader) Next(ctx context.Context) ([]Record, error) {
 	m := r.m

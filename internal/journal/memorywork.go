@@ -11,7 +11,8 @@ import (
 
 // memoryQueue is what the takers of one name share.
 type memoryQueue struct {
-	since time.Time
+	prefix string // of the subjects handed out
+	since  time.Time
 	// next is the first position that was never handed out.
 	next  uint64
 	held  map[uint64]*memoryTaker
@@ -28,14 +29,22 @@ type memoryTaker struct {
 }
 
 func (m *Memory) Commands(ctx context.Context, name string) (Work, error) {
+	return m.work(ctx, name, spaceCommand)
+}
+
+func (m *Memory) Events(ctx context.Context, name string) (Work, error) {
+	return m.work(ctx, name, spaceEvent)
+}
+
+func (m *Memory) work(ctx context.Context, name, space string) (Work, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.reachable(ctx); err != nil {
-		return nil, fmt.Errorf("take commands as %s: %w", name, err)
+		return nil, fmt.Errorf("take entries as %s: %w", name, err)
 	}
 	q := m.queues[name]
 	if q == nil {
-		q = &memoryQueue{since: m.now(), next: 1, held: map[uint64]*memoryTaker{}, tries: map[uint64]int{}}
+		q = &memoryQueue{prefix: root + ".local." + space + ".", since: m.now(), next: 1, held: map[uint64]*memoryTaker{}, tries: map[uint64]int{}}
 		m.queues[name] = q
 	}
 	t := &memoryTaker{m: m, q: q, closed: make(chan struct{})}
@@ -62,19 +71,19 @@ func (t *memoryTaker) Next(ctx context.Context) (*Task, error) {
 	for {
 		select {
 		case <-t.closed:
-			return nil, errors.New("take a command: the taker is closed")
+			return nil, errors.New("take an entry: the taker is closed")
 		default:
 		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case m.down || m.closed:
-			return nil, fmt.Errorf("take a command: %w", ErrUnavailable)
+			return nil, fmt.Errorf("take an entry: %w", ErrUnavailable)
 		}
 		if x, ok := q.take(m); ok {
 			record, err := x.record()
 			if err != nil {
-				return nil, fmt.Errorf("take a command: %w", err)
+				return nil, fmt.Errorf("take an entry: %w", err)
 			}
 			if record.Entry.Kind == nil {
 				q.done(x.sequence)
@@ -89,7 +98,7 @@ func (t *memoryTaker) Next(ctx context.Context) (*Task, error) {
 					m.mu.Lock()
 					defer m.mu.Unlock()
 					if err := m.reachable(ctx); err != nil {
-						return fmt.Errorf("say that command %d is done: %w", x.sequence, err)
+						return fmt.Errorf("say that entry %d is done: %w", x.sequence, err)
 					}
 					q.done(x.sequence)
 					m.wake()
@@ -113,10 +122,9 @@ func (q *memoryQueue) take(m *Memory) (raw, bool) {
 			return m.from(sequence)[0], true
 		}
 	}
-	prefix := root + ".local." + spaceCommand + "."
 	for _, x := range m.from(q.next) {
 		q.next = x.sequence + 1
-		if strings.HasPrefix(x.subject, prefix) {
+		if strings.HasPrefix(x.subject, q.prefix) {
 			q.open = append(q.open, x.sequence)
 			return x, true
 		}

@@ -69,6 +69,8 @@ type reader struct {
 
 func (r *reader) Close() { r.close() }
 
+func (r *reader) Compacted() uint64 { return r.view.at }
+
 // run fills the queue until the reader is closed or something is wrong for good.
 func (r *reader) run() {
 	defer r.close()
@@ -92,7 +94,7 @@ func (r *reader) run() {
 }
 
 func (r *reader) take(m raw, old bool) error {
-	entry, err := decode(m.sequence, m.data)
+	entry, err := decode(m.sequence, m.subject, m.data)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ const (
 	spaceOutcome = "out"   // out.GROUP.RESOURCE.NAMESPACE.NAME
 	spaceFence   = "fence" // fence.planner
 	spaceNode    = "node"  // node.NODE.fact.runtime: one node and its agent, apart so that a permission can name them
+	spaceEvent   = "event" // event.KIND.NAMESPACE.NAME.TYPE: rollout events, as CloudEvents in JSON
 	// spaceLead is outside the stream: it carries the heartbeats of leaders.
 	spaceLead = "lead"
 )
@@ -40,16 +41,18 @@ const (
 type Address struct {
 	// Cluster token, decoded.
 	Cluster string
-	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence or node.
+	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence, node or event.
 	Space string
 	// Shard of a cmd subject.
 	Shard uint32
-	// Object holds group, resource, namespace and name; nil where the subject names none.
+	// Object holds group, resource, namespace and name, in an event subject the last two; nil where the subject names none.
 	Object *shiplogv1.ObjectRef
 	// ID of a tick or of the wish that a wake subject remembers.
 	ID string
 	// Node of a node subject.
 	Node string
+	// Kind of the workload and Type of an event subject.
+	Kind, Type string
 }
 
 // SubjectOf returns the subject that entry has in the log of cluster, whose commands are spread over shards (at least 1).
@@ -80,6 +83,9 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 		if a.Space, a.Node = spaceNode, kind.NodeObserved.GetNode(); a.Node == "" {
 			return "", errors.New("the fact of a node names no node")
 		}
+	case *shiplogv1.Entry_RolloutEvent:
+		a.Space, a.Object = spaceEvent, kind.RolloutEvent.GetWorkload()
+		a.Kind, a.Type = kind.RolloutEvent.GetKind(), kind.RolloutEvent.GetType()
 	default:
 		return "", errors.New("the entry is of no kind that has a subject")
 	}
@@ -122,6 +128,11 @@ func (a Address) String() string {
 	case spaceNode:
 		writeToken(&b, a.Node)
 		b.WriteString("." + nodeRuntime)
+	case spaceEvent:
+		writeToken(&b, a.Kind)
+		writeToken(&b, a.Object.GetNamespace())
+		writeToken(&b, a.Object.GetName())
+		writeToken(&b, a.Type)
 	}
 	return b.String()
 }
@@ -159,6 +170,17 @@ func ParseSubject(subject string) (Address, error) {
 		}
 		if a.Node, err = decodeToken(rest[0]); err != nil {
 			return fail(err.Error())
+		}
+		return a, nil
+	case spaceEvent:
+		if len(rest) != 4 {
+			return fail("kind, namespace, name and type expected")
+		}
+		a.Object = new(shiplogv1.ObjectRef)
+		for i, into := range []*string{&a.Kind, &a.Object.Namespace, &a.Object.Name, &a.Type} {
+			if *into, err = decodeToken(rest[i]); err != nil {
+				return fail(err.Error())
+			}
 		}
 		return a, nil
 	case spaceTick, spaceWake:

@@ -31,11 +31,12 @@ func TestSubjects(t *testing.T) {
 		"shiplog.local.cmd.0.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object}),
 		"shiplog.local.wish.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object, Effect: &shiplogv1.Command_WakeAt{
 			WakeAt: &shiplogv1.WakeAt{Due: timestamppb.Now()}}}),
-		"shiplog.local.out.core.pods.default.a": outcome("a", 1, 0),
-		"shiplog.local.tick.a%2Fb":              with(&shiplogv1.Ticked{Id: "a/b"}),
-		"shiplog.local.vouch":                   vouch(),
-		"shiplog.local.fence.planner":           {Kind: &shiplogv1.Entry_FenceRaised{}},
-		"shiplog.local.node.n%2E1.fact.runtime": nodeFact("n.1", "containerd"),
+		"shiplog.local.out.core.pods.default.a":                  outcome("a", 1, 0),
+		"shiplog.local.tick.a%2Fb":                               with(&shiplogv1.Ticked{Id: "a/b"}),
+		"shiplog.local.vouch":                                    vouch(),
+		"shiplog.local.fence.planner":                            {Kind: &shiplogv1.Entry_FenceRaised{}},
+		"shiplog.local.node.n%2E1.fact.runtime":                  nodeFact("n.1", "containerd"),
+		"shiplog.local.event.CloneSet.default.b%2Ec.pod-updated": rolloutEvent("b.c", 1, 0),
 	} {
 		got, err := SubjectOf("local", 1, entry)
 		if err != nil || got != want {
@@ -106,6 +107,10 @@ func FuzzSubject(f *testing.F) {
 			if back, err := ParseSubject(tick.String()); err != nil || back.ID != n1 || back.Cluster != g1 {
 				t.Fatalf("%q reads back as %+v, %v", tick, back, err)
 			}
+		}
+		event := Address{Cluster: g1, Space: spaceEvent, Kind: r1, Type: r2, Object: &shiplogv1.ObjectRef{Namespace: s1, Name: n1}}
+		if back, err := ParseSubject(event.String()); err != nil || back.Kind != r1 || back.Type != r2 || back.Object.Namespace != s1 || back.Object.Name != n1 {
+			t.Fatalf("%q reads back as %+v, %v", event, back, err)
 		}
 		node, other := Address{Cluster: g1, Space: spaceNode, Node: n1}, Address{Cluster: g1, Space: spaceNode, Node: n2}
 		if back, err := ParseSubject(node.String()); err != nil || back.Node != n1 || back.Cluster != g1 || back.Space != spaceNode {

@@ -23,15 +23,24 @@ const (
 )
 
 func (j *logStream) Commands(ctx context.Context, name string) (Work, error) {
-	doing := "take commands as " + name
+	return j.work(ctx, name, spaceCommand, "commands")
+}
+
+func (j *logStream) Events(ctx context.Context, name string) (Work, error) {
+	return j.work(ctx, name, spaceEvent, "rollout events")
+}
+
+// work takes the entries of a space under a name.
+func (j *logStream) work(ctx context.Context, name, space, what string) (Work, error) {
+	doing := "take " + what + " as " + name
 	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
 	defer cancel()
 	w := &work{j: j, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
 	err := j.patiently(bounded, doing, func(ctx context.Context) error {
 		consumer, err := j.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable:       nameOf(name),
-			Description:   "Shiplog: commands that " + name + " carries out",
-			FilterSubject: j.subject(spaceCommand + ".>"),
+			Description:   "Shiplog: " + what + " that " + name + " acts on",
+			FilterSubject: j.subject(space + ".>"),
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       ackWait,
@@ -122,7 +131,7 @@ func (w *work) hold(msg jetstream.Msg) (*Task, error) {
 		return nil, err
 	}
 	sequence := meta.Sequence.Stream
-	entry, err := decode(sequence, msg.Data())
+	entry, err := decode(sequence, msg.Subject(), msg.Data())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +157,7 @@ func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) err
 	bounded, cancel := context.WithTimeout(ctx, w.j.options.Patience)
 	defer cancel()
 	wait := retryWait
-	doing := fmt.Sprintf("say that command %d is done", sequence)
+	doing := fmt.Sprintf("say that entry %d is done", sequence)
 	for {
 		asked, stop := context.WithTimeout(bounded, answerWait)
 		err := msg.DoubleAck(asked)
@@ -192,19 +201,19 @@ func (w *work) Next(ctx context.Context) (*Task, error) {
 		select {
 		case f := <-w.fetched:
 			if f.err != nil {
-				return nil, fmt.Errorf("take a command: %w", f.err)
+				return nil, fmt.Errorf("take an entry: %w", f.err)
 			}
 			return f.task, nil
 		case <-w.running.Done():
 			if w.j.closing.Err() != nil {
-				return nil, fmt.Errorf("take a command: %w: the log is closed", ErrUnavailable)
+				return nil, fmt.Errorf("take an entry: %w: the log is closed", ErrUnavailable)
 			}
-			return nil, errors.New("take a command: the taker is closed")
+			return nil, errors.New("take an entry: the taker is closed")
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-timer.C:
 			if !w.j.nc.IsConnected() {
-				return nil, fmt.Errorf("take a command: %w: no connection", ErrUnavailable)
+				return nil, fmt.Errorf("take an entry: %w: no connection", ErrUnavailable)
 			}
 			timer.Reset(patience)
 		}

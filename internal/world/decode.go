@@ -69,6 +69,7 @@ func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, erro
 		change.ref = RefOf(kind.Command.GetObject())
 		change.under, err = decodeCommand(sequence, at, entry, kind.Command)
 	case *shiplogv1.Entry_NodeObserved: // no rule asks yet what really runs; Fold only takes note of its position and time
+	case *shiplogv1.Entry_RolloutEvent: // follows from the world, which does not depend on it
 	}
 	if err != nil {
 		return Change{}, fmt.Errorf("entry %d: %s: %w", sequence, change.ref, err)

@@ -35,7 +35,7 @@ type voucher struct {
 	w *watcher
 
 	mu sync.Mutex
-	// moved is the newest entry that is no vouch, vouched the newest vouch, anybody's, and when it was read.
+	// moved is the newest entry on which decisions rest and that is no vouch, vouched the newest vouch, anybody's, and when it was read.
 	moved, vouched uint64
 	// fence is the newest fence read.
 	fence     uint64
@@ -64,6 +64,9 @@ func (v *voucher) read(record journal.Record) {
 	if record.Entry.GetVouched() != nil {
 		v.vouched, v.vouchedAt = max(v.vouched, record.Sequence), time.Now()
 		return
+	}
+	if record.Entry.GetRolloutEvent() != nil {
+		return // it tells what is decided; nothing waits for a word about it
 	}
 	if record.Entry.GetFenceRaised() != nil {
 		// A planner that has just begun to lead waits for a word that is newer than its fence.

@@ -219,6 +219,7 @@ type Entry struct {
 	//	*Entry_Command
 	//	*Entry_Outcome
 	//	*Entry_FenceRaised
+	//	*Entry_RolloutEvent
 	Kind          isEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -368,6 +369,15 @@ func (x *Entry) GetFenceRaised() *FenceRaised {
 	return nil
 }
 
+func (x *Entry) GetRolloutEvent() *RolloutEvent {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_RolloutEvent); ok {
+			return x.RolloutEvent
+		}
+	}
+	return nil
+}
+
 type isEntry_Kind interface {
 	isEntry_Kind()
 }
@@ -404,6 +414,10 @@ type Entry_FenceRaised struct {
 	FenceRaised *FenceRaised `protobuf:"bytes,30,opt,name=fence_raised,json=fenceRaised,proto3,oneof"`
 }
 
+type Entry_RolloutEvent struct {
+	RolloutEvent *RolloutEvent `protobuf:"bytes,40,opt,name=rollout_event,json=rolloutEvent,proto3,oneof"`
+}
+
 func (*Entry_ObjectObserved) isEntry_Kind() {}
 
 func (*Entry_ObjectDeleted) isEntry_Kind() {}
@@ -419,6 +433,8 @@ func (*Entry_Command) isEntry_Kind() {}
 func (*Entry_Outcome) isEntry_Kind() {}
 
 func (*Entry_FenceRaised) isEntry_Kind() {}
+
+func (*Entry_RolloutEvent) isEntry_Kind() {}
 
 // ObjectRef names one Kubernetes object.
 type ObjectRef struct {
@@ -1766,12 +1782,105 @@ func (x *FenceRaised) GetGates() map[string]bool {
 	return nil
 }
 
+// RolloutEvent is one step of a workload's rollout, told to the public. Written by the planner under its fence, skippable. It
+// follows from the entries up to and including its cause and from nothing else, so folding them again gives the same event.
+// In the log it is a CloudEvent in JSON, not protobuf: whoever subscribes needs no schema of ours to read it.
+type RolloutEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position among the events of one cause, from 0. Cause and index identify the event.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// For example "pod-updated".
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Kind of the workload, for example "CloneSet".
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The workload, UID included.
+	Workload *ObjectRef `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	// The log's time of the cause.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// What happened: a JSON object whose schema follows from type (api/rolloutevent).
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutEvent) Reset() {
+	*x = RolloutEvent{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutEvent) ProtoMessage() {}
+
+func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutEvent.ProtoReflect.Descriptor instead.
+func (*RolloutEvent) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RolloutEvent) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RolloutEvent) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *RolloutEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RolloutEvent) GetWorkload() *ObjectRef {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *RolloutEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RolloutEvent) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x04\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x05\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -1786,7 +1895,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12/\n" +
 	"\acommand\x18\x14 \x01(\v2\x13.shiplog.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aoutcome\x18\x15 \x01(\v2\x13.shiplog.v1.OutcomeH\x00R\aoutcome\x12<\n" +
-	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaisedB\x06\n" +
+	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaised\x12?\n" +
+	"\rrollout_event\x18( \x01(\v2\x18.shiplog.v1.RolloutEventH\x00R\frolloutEventB\x06\n" +
 	"\x04kind\"\x9b\x01\n" +
 	"\tObjectRef\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
@@ -1910,7 +2020,14 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"GatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01B,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"\xc3\x01\n" +
+	"\fRolloutEvent\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x121\n" +
+	"\bworkload\x18\x04 \x01(\v2\x15.shiplog.v1.ObjectRefR\bworkload\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04dataB,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
 
 var (
 	file_shiplog_v1_entry_proto_rawDescOnce sync.Once
@@ -1925,7 +2042,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
@@ -1949,9 +2066,10 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*WakeAt)(nil),                // 19: shiplog.v1.WakeAt
 	(*Outcome)(nil),               // 20: shiplog.v1.Outcome
 	(*FenceRaised)(nil),           // 21: shiplog.v1.FenceRaised
-	nil,                           // 22: shiplog.v1.FenceRaised.GatesEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*RolloutEvent)(nil),          // 22: shiplog.v1.RolloutEvent
+	nil,                           // 23: shiplog.v1.FenceRaised.GatesEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
@@ -1962,36 +2080,39 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	14, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
 	20, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
 	21, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	4,  // 8: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	6,  // 9: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	23, // 10: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 11: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	9,  // 12: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	24, // 13: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	23, // 14: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	12, // 15: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	13, // 16: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 17: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	23, // 18: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	23, // 19: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	15, // 20: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	4,  // 21: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	16, // 22: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	17, // 23: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	18, // 24: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	19, // 25: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	1,  // 26: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	23, // 27: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	2,  // 28: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	4,  // 29: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	15, // 30: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	24, // 31: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	22, // 32: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	22, // 8: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
+	4,  // 9: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	6,  // 10: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	24, // 11: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 12: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	9,  // 13: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	25, // 14: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	24, // 15: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	12, // 16: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	13, // 17: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 18: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	24, // 19: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	24, // 20: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	15, // 21: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	4,  // 22: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	16, // 23: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	17, // 24: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	18, // 25: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	19, // 26: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	1,  // 27: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	24, // 28: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	2,  // 29: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	4,  // 30: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	15, // 31: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	25, // 32: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	23, // 33: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	4,  // 34: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	24, // 35: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -2008,6 +2129,7 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Command)(nil),
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
+		(*Entry_RolloutEvent)(nil),
 	}
 	file_shiplog_v1_entry_proto_msgTypes[11].OneofWrappers = []any{
 		(*Command_Create)(nil),
@@ -2022,7 +2144,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
