@@ -34,6 +34,10 @@ func (l plannerLog) AppendCommands(ctx context.Context, fence uint64, commands .
 	return l.answer(func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, commands...) })
 }
 
+func (l plannerLog) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
+	return l.answer(func() (uint64, error) { return l.Journal.AppendEvents(ctx, fence, events...) })
+}
+
 func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
 	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, gates) })
 }

@@ -39,7 +39,7 @@ func (p *plannerProcess) start(compacted bool) {
 	}
 	p.s.tell(p.name, "starts")
 	p.reader, p.ahead, p.alive = reader, nil, true
-	p.stepper = planner.NewStepper(planner.Options{Journal: plannerLog{p.s.log, p.s}, Writer: p.name, Gates: p.s.gates}, p.s.Now)
+	p.stepper = planner.NewStepper(planner.Options{Journal: plannerLog{p.s.log, p.s}, Writer: p.name, Gates: p.s.gates}, p.s.Now, reader.Compacted())
 	p.wake()
 }
 
@@ -104,6 +104,13 @@ func (p *plannerProcess) turn() {
 		p.s.fail("decide", "%s: %v", p.name, err)
 		return
 	}
+	// Events wait while there is more to fold, and a crash may come first.
+	if p.s.chance(0.7) || len(p.ahead) == 0 {
+		if err := p.stepper.Tell(context.Background()); err != nil {
+			p.s.fail("tell", "%s: %v", p.name, err)
+			return
+		}
+	}
 	if len(p.ahead) > 0 {
 		p.wake()
 	}
@@ -115,8 +122,12 @@ func (s *simulation) compact() {
 		if !p.alive || !p.stepper.Leads() || p.stepper.World().Sequence() == 0 {
 			continue
 		}
+		sequences, may := p.stepper.MayCompact()
+		if !may {
+			continue
+		}
 		live := map[uint64]bool{}
-		for _, sequence := range p.stepper.World().Live() {
+		for _, sequence := range sequences {
 			live[sequence] = true
 		}
 		err := s.log.Compact(context.Background(), p.stepper.World().Sequence(), func(sequence uint64) bool { return live[sequence] })

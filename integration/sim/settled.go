@@ -11,6 +11,7 @@ import (
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/cloneset"
+	"shiplog.dev/services/planner/rollout"
 )
 
 func narrateCommand(one *command) string { return narrate.Command(one.Command) }
@@ -109,6 +110,67 @@ func (c *checks) revisionsCarried(o *object) int {
 		hashes[hashOf(name)] = true
 	}
 	return len(hashes)
+}
+
+// tells checks the rollout events of the log: they are those that folding it gives, in order, each once and none forgotten;
+// and a planner that begins with the live entries of any position gives the same from there on.
+func (c *checks) tells() {
+	w, tracker := world.New(), rollout.New()
+	var want, got []*shiplogv1.Entry
+	every := max(len(c.records)/8, 1)
+	for i, record := range c.records {
+		change, err := world.Decode(record.Sequence, record.Time, record.Entry)
+		if err != nil {
+			c.s.fail("replay", "%v", err)
+			return
+		}
+		for _, event := range tracker.Fold(w, change) {
+			want = append(want, event.Entry())
+		}
+		if record.Entry.GetRolloutEvent() != nil {
+			got = append(got, record.Entry)
+		}
+		if i%every == every-1 && tracker.Settled() {
+			c.tellsFromLive(w, tracker)
+		}
+	}
+	for i, entry := range want {
+		if i >= len(got) {
+			c.s.fail("rollout events", "%d events follow from the log, it holds %d; the first that is missing is %s of %d", len(want), len(got), entry.GetRolloutEvent().GetType(), entry.GetCause())
+			return
+		}
+		one, other := proto.Clone(entry).(*shiplogv1.Entry), proto.Clone(got[i]).(*shiplogv1.Entry)
+		other.Writer, other.WriterVersion = "", ""
+		if !proto.Equal(one, other) {
+			c.s.fail("rollout events", "event %d of the log is %v, folding the log gives %v", i, other, one)
+			return
+		}
+	}
+	if len(got) > len(want) {
+		c.s.fail("rollout events", "%d events follow from the log, it holds %d", len(want), len(got))
+	}
+}
+
+// tellsFromLive folds the live entries alone and compares what is remembered.
+func (c *checks) tellsFromLive(w *world.World, tracker *rollout.Tracker) {
+	again, fresh := world.New(), rollout.New()
+	live := append(w.Live(), tracker.Live()...)
+	slices.Sort(live)
+	for _, sequence := range slices.Compact(live) {
+		record := c.records[sequence-1]
+		change, err := world.Decode(record.Sequence, record.Time, record.Entry)
+		if err != nil {
+			c.s.fail("replay", "%v", err)
+			return
+		}
+		fresh.Fold(again, change)
+	}
+	if want, got := w.Describe(), again.Describe(); want != got {
+		c.s.fail("live entries", "at %d the live entries of world and rollouts give another world:\n%s", w.Sequence(), difference(want, got))
+	}
+	if want, got := tracker.Describe(), fresh.Describe(); want != got {
+		c.s.fail("live entries", "at %d the live entries give another memory of rollouts:\n%s", w.Sequence(), difference(want, got))
+	}
 }
 
 // replays folds the log again, decides at the cause of every command, and compares; and folds the live entries alone.

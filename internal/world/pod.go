@@ -50,6 +50,11 @@ type ContainerStatus struct {
 		Running struct {
 			StartedAt time.Time `json:"startedAt"`
 		} `json:"running"`
+		// Waiting says why the container does not run, in the kubelet's words; empty for one that does, or that ended.
+		Waiting struct {
+			Reason  string `json:"reason"`
+			Message string `json:"message"`
+		} `json:"waiting"`
 	} `json:"state"`
 }
 

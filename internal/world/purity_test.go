@@ -14,6 +14,7 @@ import (
 var pure = []string{
 	"shiplog.dev/internal/world",
 	"shiplog.dev/services/planner/decide/...",
+	"shiplog.dev/services/planner/rollout",
 	"shiplog.dev/services/planner/rules",
 }
 

@@ -69,6 +69,23 @@ func (w *World) PodsOf(owner types.UID) []*Pod {
 	return pods
 }
 
+// Pod returns a Pod as its newest fact shows it, and as rules see it, with the command under way; nil where there is none.
+func (w *World) Pod(ref Ref) (held, shown *Pod) {
+	if at := w.pods[ref]; at != nil {
+		return at.held, at.shown
+	}
+	return nil, nil
+}
+
+// Workload returns the workload that has a UID, and whether there is one.
+func (w *World) Workload(uid types.UID) (Ref, bool) {
+	ref, is := w.workloads[uid]
+	return ref, is
+}
+
+// Command returns the command at a position while it is under way, or nil.
+func (w *World) Command(sequence uint64) *UnderWay { return w.commands[sequence] }
+
 // PodNamed says whether any Pod, in whatever phase, holds a name, or is about to.
 func (w *World) PodNamed(namespace, name string) bool {
 	at := w.pods[Ref{Resource: ResourcePods, Namespace: namespace, Name: name}]

@@ -29,6 +29,12 @@ type UnderWay struct {
 	wakeTime time.Time
 }
 
+// Verb of the command.
+func (u *UnderWay) Verb() Verb { return u.verb }
+
+// Attempt counts from 0 how often in a row the same effect was refused before.
+func (u *UnderWay) Attempt() uint32 { return u.attempt }
+
 // Verb of a command.
 type Verb string
 

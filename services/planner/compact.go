@@ -2,6 +2,7 @@ package planner
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"shiplog.dev/internal/journal"
@@ -62,16 +63,23 @@ func (p *planner) compact(ctx context.Context) {
 		}
 	}
 	moved := p.world.Sequence() - min(p.compacted, p.world.Sequence())
-	if p.fence == 0 || moved == 0 || (moved < p.CompactAfter && !p.compactionDue) {
+	if p.fence == 0 || moved == 0 || !p.allTold() || (moved < p.CompactAfter && !p.compactionDue) {
 		return
 	}
 	p.compactionDue = false
-	at, live := p.world.Sequence(), p.world.Live()
+	at, live := p.world.Sequence(), p.live()
 	p.compacting = make(chan uint64, 1)
 	go func() {
 		p.compactTo(ctx, at, live)
 		p.compacting <- at
 	}()
+}
+
+// live returns the sequences of the entries on which the world and the memory of rollouts rest, in order.
+func (p *planner) live() []uint64 {
+	live := append(p.world.Live(), p.tracker.Live()...)
+	slices.Sort(live)
+	return slices.Compact(live)
 }
 
 // compactTo makes the compacted view. That it cannot be made only costs time at the next start.
@@ -93,10 +101,10 @@ func (p *planner) compactTo(ctx context.Context, at uint64, live []uint64) {
 
 // compactAtEnd saves the next start the work, when there is much and we are the one to do it.
 func (p *planner) compactAtEnd() {
-	if p.fence == 0 || p.compacting != nil || p.world.Sequence() < p.compacted+worthIt {
+	if p.fence == 0 || p.compacting != nil || !p.allTold() || p.world.Sequence() < p.compacted+worthIt {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endBound)
 	defer cancel()
-	p.compactTo(ctx, p.world.Sequence(), p.world.Live())
+	p.compactTo(ctx, p.world.Sequence(), p.live())
 }

@@ -18,6 +18,7 @@ import (
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/rollout"
 	"shiplog.dev/services/planner/rules"
 )
 
@@ -63,7 +64,10 @@ func Run(ctx context.Context, options Options) error {
 	p.planCompaction(state)
 	compactions := time.NewTicker(p.compactEvery)
 	defer compactions.Stop()
-	changes, failed := p.read(ctx)
+	changes, failed, err := p.read(ctx)
+	if err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
 	vacancies := make(chan struct{})
 	go p.awaitVacancies(ctx, vacancies)
 	for {
@@ -87,6 +91,9 @@ func Run(ctx context.Context, options Options) error {
 		if err := p.decide(ctx); err != nil {
 			return fmt.Errorf("plan: %w", err)
 		}
+		if err := p.tell(ctx, len(changes) > 0); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
 		p.compact(ctx)
 	}
 }
@@ -94,7 +101,8 @@ func Run(ctx context.Context, options Options) error {
 func newPlanner(options Options) *planner {
 	return &planner{
 		Options: options, now: time.Now, world: world.New(), metrics: newMetrics(options.Registry),
-		dirty: map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
+		telling: telling{tracker: rollout.New()},
+		dirty:   map[world.Ref]bool{}, awaitsVouch: map[world.Ref]bool{}, folded: map[world.Ref]uint64{}, notBefore: map[world.Ref]time.Time{},
 	}
 }
 
@@ -122,18 +130,19 @@ type planner struct {
 	// caughtUp is the position at which Ready is called.
 	caughtUp uint64
 
+	telling
 	compaction
 }
 
-// read decodes entries ahead of the loop.
-func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error) {
+// read decodes entries ahead of the loop, beginning with the compacted view.
+func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error, error) {
+	reader, err := p.Journal.Read(ctx, journal.From{Compacted: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	p.toldBefore = reader.Compacted()
 	changes, failed := make(chan []world.Change, 4), make(chan error, 1)
 	go func() {
-		reader, err := p.Journal.Read(ctx, journal.From{Compacted: true})
-		if err != nil {
-			failed <- err
-			return
-		}
 		defer reader.Close()
 		for {
 			records, err := reader.Next(ctx)
@@ -156,7 +165,7 @@ func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error
 			}
 		}
 	}()
-	return changes, failed
+	return changes, failed, nil
 }
 
 func (p *planner) awaitVacancies(ctx context.Context, vacancies chan<- struct{}) {
@@ -204,13 +213,17 @@ func (p *planner) follow(why string) {
 	p.Logger.Warn().Uint64("fence", p.fence).Msg("no longer leading: " + why)
 	p.stopLeading()
 	p.fence = 0
+	p.appended = 0
 	clear(p.folded)
 	p.metrics.leading.Set(0)
 }
 
 func (p *planner) fold(batch []world.Change) {
 	for _, change := range batch {
-		p.world.Fold(change)
+		p.owe(p.tracker.Fold(p.world, change))
+		if event := change.Entry.GetRolloutEvent(); event != nil {
+			p.seeTold(change.Entry.GetCause(), event.GetIndex())
+		}
 		if _, vouched := change.Entry.GetKind().(*shiplogv1.Entry_Vouched); vouched {
 			for ref := range p.awaitsVouch {
 				p.dirty[ref] = true
