@@ -26,6 +26,7 @@ const (
 	TypePodFailed    = "pod-failed"
 	TypePodDeleted   = "pod-deleted"
 	TypePodGone      = "pod-gone"
+	TypeClaimDeleted = "claim-deleted"
 	TypeWriteRefused = "write-refused"
 )
 
@@ -34,7 +35,7 @@ var Data = map[string]any{
 	TypeStarted: Started{}, TypeRolledBack: Started{}, TypeBatch: Batch{}, TypePaused: Progress{}, TypeResumed: Resumed{}, TypeStalled: Stalled{},
 	TypeCompleted: Completed{}, TypeScaled: Scaled{}, TypeScaleLimited: ScaleLimited{}, TypePodCreated: Pod{}, TypePodUpdating: PodUpdating{},
 	TypePodReplacing: PodUpdating{}, TypePodUpdated: PodUpdated{}, TypePodFailed: PodFailed{}, TypePodDeleted: PodDeleted{}, TypePodGone: Pod{},
-	TypeWriteRefused: WriteRefused{},
+	TypeClaimDeleted: ClaimDeleted{}, TypeWriteRefused: WriteRefused{},
 }
 
 // SchemaBase begins the names of all schemas; the type and ".json" follow.
@@ -231,6 +232,16 @@ type PodFailed struct {
 type PodDeleted struct {
 	Pod
 	// Reason is the code of the decision, for example "ScaleDown".
+	Reason string `json:"reason"`
+}
+
+// ClaimDeleted is the data of claim-deleted: the API server has taken our deletion of a PersistentVolumeClaim.
+type ClaimDeleted struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Claim by name.
+	Claim string `json:"claim"`
+	// Reason is the code of the decision, for example "CleanClaim".
 	Reason string `json:"reason"`
 }
 

@@ -13,13 +13,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/api/rolloutevent"
 )
 
 const (
 	eventType   = "dev.shiplog.rollout."
 	eventSource = "/shiplog/clusters/"
-	// EventSchema is where the schemas of rollout events are, as far as their names go: the type and ".json" follow.
-	EventSchema = "https://shiplog.dev/schemas/rollout-event/v1/"
 )
 
 // cloudEvent is a rollout event as subscribers see it: CloudEvents 1.0, JSON format. The attributes after DataSchema are
@@ -56,7 +55,7 @@ func encodeEvent(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
 	err := encoder.Encode(cloudEvent{
 		SpecVersion: "1.0", ID: EventID(entry), Source: eventSource + url.PathEscape(cluster), Type: eventType + event.GetType(),
 		Subject: apiPath(event.GetWorkload()), Time: event.GetTime().AsTime(),
-		DataContentType: "application/json", DataSchema: EventSchema + event.GetType() + ".json",
+		DataContentType: "application/json", DataSchema: rolloutevent.Schema(event.GetType()),
 		Cause: strconv.FormatUint(entry.GetCause(), 10), Rollout: entry.GetRollout(), Kind: event.GetKind(),
 		Writer: entry.GetWriter(), WriterVersion: entry.GetWriterVersion(), Data: event.GetData(),
 	})

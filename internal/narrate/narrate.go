@@ -3,6 +3,7 @@
 package narrate
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -35,6 +36,8 @@ func Entry(entry *shiplogv1.Entry) string {
 		return fmt.Sprintf("%s, command %d: %s", object(kind.Outcome.GetObject()), entry.GetCause(), Outcome(kind.Outcome))
 	case *shiplogv1.Entry_FenceRaised:
 		return "raised by " + entry.GetWriter()
+	case *shiplogv1.Entry_RolloutEvent:
+		return RolloutEvent(kind.RolloutEvent)
 	}
 	return "an entry that this version does not know"
 }
@@ -64,6 +67,15 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// RolloutEvent words a rollout event, which brings a sentence of its own.
+func RolloutEvent(event *shiplogv1.RolloutEvent) string {
+	var data struct {
+		Message string `json:"message"`
+	}
+	_ = json.Unmarshal(event.GetData(), &data) // without a sentence the type has to do
+	return fmt.Sprintf("%s %s: %s", object(event.GetWorkload()), event.GetType(), data.Message)
 }
 
 // Command words a command: the effect and its reason.

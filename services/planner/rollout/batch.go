@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/api/rolloutevent"
 	"shiplog.dev/internal/world"
@@ -40,9 +41,9 @@ func (b *batch) holds(entry *shiplogv1.Entry) bool {
 func (b *batch) add(w *world.World, change world.Change) {
 	command := change.Entry.GetCommand()
 	switch command.GetReason().GetCode() {
-	case cloneset.DrainPod, cloneset.UpdateReCreate:
-	case cloneset.UpdateInPlace:
-		if held, _ := w.Pod(world.RefOf(command.GetObject())); held != nil && drained(held) {
+	case cloneset.PrepareUpdate, cloneset.UpdateReCreate:
+	case cloneset.DrainPod, cloneset.UpdateInPlace:
+		if held, _ := w.Pod(world.RefOf(command.GetObject())); held != nil && underUpdate(held) {
 			return
 		}
 	default:
@@ -54,10 +55,18 @@ func (b *batch) add(w *world.World, change world.Change) {
 	b.last, b.at, b.pods = change.Sequence, change.Time, append(b.pods, command.GetObject().GetName())
 }
 
-// drained says whether a Pod's readiness gate was shut for an update.
-func drained(p *world.Pod) bool {
+// underUpdate says whether an update has begun with a Pod and not yet changed it: a hook was asked, or its gate was shut.
+func underUpdate(p *world.Pod) bool {
 	gate := p.Condition(inplace.ReadyCondition)
-	return gate != nil && gate.Status == "False" && gate.Reason == inplace.StartReason
+	return p.Labels[v1beta1.LifecycleStateKey] == string(v1beta1.LifecycleStatePreparingUpdate) ||
+		gate != nil && gate.Status == "False" && gate.Reason == inplace.StartReason
+}
+
+func counted(pods int) string {
+	if pods == 1 {
+		return "1 Pod begins"
+	}
+	return fmt.Sprintf("%d Pods begin", pods)
 }
 
 // end returns the event of the batch, if it let any Pod go.
@@ -68,7 +77,7 @@ func (b *batch) end(w *world.World) []Event {
 	}
 	slices.Sort(b.pods)
 	event := eventOf(set, b.last, b.at, 0, rolloutevent.TypeBatch, rolloutevent.Batch{
-		Message: fmt.Sprintf("%d Pods go: %s", len(b.pods), b.reason.GetMessage()),
+		Message: fmt.Sprintf("%s: %s", counted(len(b.pods)), b.reason.GetMessage()),
 		Reason:  rolloutevent.Reason{Code: b.reason.GetCode(), Message: b.reason.GetMessage()},
 		Count:   len(b.pods), Pods: b.pods[:min(len(b.pods), maxNamed)],
 	})

@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/api/rolloutevent"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/cloneset"
@@ -58,7 +58,7 @@ func (s *step) follow(before, after *world.CloneSet, goal cloneset.Goal) {
 	complete := isComplete(after, goal)
 	var started string
 	switch {
-	case first && after.Status.ObservedGeneration == 0:
+	case first && after.Status.UpdateRevision == "":
 		started = "created"
 	case first:
 		// It was there before the log: whatever is under way began earlier.
@@ -141,10 +141,13 @@ func (s *step) paused(set *world.CloneSet, goal cloneset.Goal, before, rolling b
 
 // progress words how far a rollout has come, by the newest status.
 func (s *step) progress(set *world.CloneSet, goal cloneset.Goal, what string) rolloutevent.Progress {
-	updated, expected := int(set.Status.UpdatedReplicas), goal.Replicas-goal.Partition
+	target, updated, expected := s.target(set), 0, goal.Replicas-goal.Partition
+	if shortHash(set.Status.UpdateRevision) == shortHash(target) {
+		updated = int(set.Status.UpdatedReplicas)
+	}
 	return rolloutevent.Progress{
 		Message:  fmt.Sprintf("%s: %d of %d Pods are updated", what, updated, expected),
-		Revision: s.target(set), Updated: updated, Expected: expected, Replicas: goal.Replicas,
+		Revision: target, Updated: updated, Expected: expected, Replicas: goal.Replicas,
 	}
 }
 
@@ -197,13 +200,13 @@ func (s *step) completed(set *world.CloneSet, goal cloneset.Goal, known *set) {
 
 // blocking are the conditions that say that a rollout does not go on by itself, each with the status that says so.
 var blocking = []struct {
-	condition v1alpha1.CloneSetConditionType
+	condition v1beta1.CloneSetConditionType
 	status    corev1.ConditionStatus
 }{
 	{"Stalled", corev1.ConditionTrue},
-	{v1alpha1.CloneSetConditionFailedUpdate, corev1.ConditionTrue},
-	{v1alpha1.CloneSetConditionFailedScale, corev1.ConditionTrue},
-	{v1alpha1.CloneSetConditionTypeProgressing, corev1.ConditionFalse},
+	{v1beta1.CloneSetConditionFailedUpdate, corev1.ConditionTrue},
+	{v1beta1.CloneSetConditionFailedScale, corev1.ConditionTrue},
+	{v1beta1.CloneSetConditionTypeProgressing, corev1.ConditionFalse},
 }
 
 // conditions tells that a rollout stalls, and that nothing holds it any more. A spec that cannot be acted on is told anew
@@ -226,8 +229,8 @@ func (s *step) conditions(before, after *world.CloneSet, goal cloneset.Goal, kno
 }
 
 // find returns the condition of a type with a status, or nil.
-func find(set *world.CloneSet, condition v1alpha1.CloneSetConditionType, status corev1.ConditionStatus) *v1alpha1.CloneSetCondition {
-	at := slices.IndexFunc(set.Status.Conditions, func(c v1alpha1.CloneSetCondition) bool { return c.Type == condition && c.Status == status })
+func find(set *world.CloneSet, condition v1beta1.CloneSetConditionType, status corev1.ConditionStatus) *v1beta1.CloneSetCondition {
+	at := slices.IndexFunc(set.Status.Conditions, func(c v1beta1.CloneSetCondition) bool { return c.Type == condition && c.Status == status })
 	if at < 0 {
 		return nil
 	}

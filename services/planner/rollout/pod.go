@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/api/rolloutevent"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/inplace"
@@ -63,7 +64,7 @@ func (s *step) pod(before, after *world.Pod) {
 		}
 		p.failed = s.change.Sequence
 	}
-	if !ready(after) || !inplace.Complete(after) {
+	if !arrived(after) {
 		return
 	}
 	if p.arrived == 0 && !first && set != nil {
@@ -96,10 +97,14 @@ func ours(p *world.Pod) bool {
 	return p.Owner.Kind == "CloneSet" && group == world.GroupKruise
 }
 
-// ready is cloneset R3, for a Pod that is to stay.
-func ready(p *world.Pod) bool {
-	held, gate := p.Condition(string(corev1.PodReady)), p.Condition(inplace.ReadyCondition)
-	return p.Active() && p.Phase == string(corev1.PodRunning) && held != nil && held.Status == "True" && (gate == nil || gate.Status == "True")
+// arrived says whether a Pod works as its revision wants, by its own account: it is ready, its update in place is complete, and
+// no hook has a say in it (cloneset R3, R4 without minReadySeconds). Whether the kubelet has granted other resources is not
+// looked at.
+func arrived(p *world.Pod) bool {
+	ready, gate := p.Condition(string(corev1.PodReady)), p.Condition(inplace.ReadyCondition)
+	state := p.Labels[v1beta1.LifecycleStateKey]
+	return p.Active() && p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True") &&
+		(state == "" || state == string(v1beta1.LifecycleStateNormal)) && inplace.Complete(p)
 }
 
 // trouble is why a Pod does not work.

@@ -227,7 +227,12 @@ func (s *step) outcome(under *world.UnderWay, shown *world.Pod, outcome *shiplog
 			Verb:    string(under.Verb()), Resource: under.Object.Resource, Name: name, Revision: revision,
 			Reason: under.Code, Error: why, Attempt: int(under.Attempt()) + 1,
 		})
-	case outcome.GetResult() != shiplogv1.Outcome_RESULT_APPLIED || !pods:
+	case outcome.GetResult() != shiplogv1.Outcome_RESULT_APPLIED:
+	case under.Object.Resource == world.ResourceClaims && under.Verb() == world.Delete:
+		s.tell(set, rolloutevent.TypeClaimDeleted, rolloutevent.ClaimDeleted{
+			Message: fmt.Sprintf("Claim %s is deleted: %s", name, under.Code), Claim: name, Reason: under.Code,
+		})
+	case !pods:
 	case under.Verb() == world.Create:
 		s.tell(set, rolloutevent.TypePodCreated, rolloutevent.Pod{
 			Message: fmt.Sprintf("Pod %s is created with revision %s", name, revision), Pod: name, UID: string(uid), Revision: revision,

@@ -22,6 +22,7 @@ import (
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/cloneset"
 	"shiplog.dev/services/planner/decide/inplace"
+	"shiplog.dev/services/planner/rollout"
 )
 
 // cluster is a log, the world folded from it, and the little of an API server, a scheduler and a kubelet that scenarios
@@ -30,6 +31,8 @@ type cluster struct {
 	t       *testing.T
 	entries []record
 	world   *world.World
+	tracker *rollout.Tracker
+	events  []rollout.Event // not shown yet
 	now     time.Time
 	version uint64
 	objects map[world.Ref]object
@@ -55,7 +58,7 @@ type object struct {
 
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{
-		t: t, world: world.New(), now: time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC), version: 100,
+		t: t, world: world.New(), tracker: rollout.New(), now: time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC), version: 100,
 		objects: map[world.Ref]object{}, wakes: map[string]*shiplogv1.WakeAt{}, envs: map[string]env{},
 	}
 	c.raiseFence()
@@ -74,17 +77,22 @@ func (c *cluster) raiseFence(gates ...string) {
 func (c *cluster) append(entry *shiplogv1.Entry) uint64 {
 	sequence := uint64(len(c.entries) + 1)
 	c.entries = append(c.entries, record{sequence, c.now, entry})
-	fold(c.t, c.world, c.entries[sequence-1])
+	c.events = append(c.events, c.tracker.Fold(c.world, decode(c.t, c.entries[sequence-1]))...)
 	return sequence
 }
 
 func fold(t *testing.T, w *world.World, r record) {
 	t.Helper()
+	w.Fold(decode(t, r))
+}
+
+func decode(t *testing.T, r record) world.Change {
+	t.Helper()
 	change, err := world.Decode(r.sequence, r.time, r.entry)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Fold(change)
+	return change
 }
 
 func (c *cluster) vouch() {

@@ -10,6 +10,7 @@
 //	refuse CODE message...                refuse the commands under way
 //	kubelet [except=web-a]                schedule, start, restart, remove Pods as a node would
 //	fail web-a [phase=Failed]             the containers of a Pod stop being ready
+//	fail web-a waiting=CrashLoopBackOff   and the kubelet does not start them
 //	starts web-a image=v2                 the kubelet starts an image that is no longer wanted, and it gets ready
 //	delete web-a                          somebody deletes a Pod by hand
 //	label web-a key=value                 somebody labels a Pod; key=- takes the label away
@@ -96,6 +97,11 @@ func (c *cluster) step(d *datadriven.TestData) string {
 			status := child(o.tree, "status")
 			if phase := c.argument(d, "phase"); phase != nil {
 				status["phase"] = phase[0]
+			}
+			if waiting := c.argument(d, "waiting"); waiting != nil {
+				for _, held := range status["containerStatuses"].([]any) {
+					held.(map[string]any)["state"] = map[string]any{"waiting": map[string]any{"reason": waiting[0], "message": "so the kubelet says"}}
+				}
 			}
 			for _, held := range status["conditions"].([]any) {
 				if kind := held.(map[string]any)["type"]; kind == "Ready" || kind == "ContainersReady" {
@@ -204,6 +210,8 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		return c.showPod(d.CmdArgs[0].Key)
 	case "status":
 		return c.showStatus()
+	case "events":
+		return c.showEvents()
 	case "claims", "revisions":
 		return c.showObjects(map[string]string{"claims": world.ResourceClaims, "revisions": world.ResourceRevisions}[d.Cmd])
 	case "why":
@@ -481,6 +489,7 @@ func (c *cluster) proveFold(t *testing.T) {
 	t.Helper()
 	twice, compacted := world.New(), world.New()
 	live := c.world.Live()
+	c.proveEvents(t, live)
 	for _, r := range c.entries {
 		fold(t, twice, r)
 		fold(t, twice, r)
