@@ -1,20 +1,60 @@
 package scenario
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"google.golang.org/protobuf/proto"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/api/rolloutevent"
+	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner"
 	"shiplog.dev/services/planner/rollout"
 )
+
+// validate checks the data of an event against the schema of its type.
+func validate(t *testing.T, event rollout.Event) {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	file, err := rolloutevent.Schemas().Open(event.Type + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	schema, err := jsonschema.UnmarshalJSON(file)
+	if err == nil {
+		err = compiler.AddResource(rolloutevent.Schema(event.Type), schema)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compiler.Compile(rolloutevent.Schema(event.Type))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := jsonschema.UnmarshalJSON(bytes.NewReader(event.Entry().GetRolloutEvent().GetData()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiled.Validate(data); err != nil {
+		t.Errorf("event %s of entry %d: %v", event.Type, event.Cause, err)
+	}
+}
 
 // showEvents is one line for each rollout event that nobody was shown.
 func (c *cluster) showEvents() string {
 	var out strings.Builder
 	for _, event := range c.events {
+		validate(c.t, event)
 		message := reflect.ValueOf(event.Data).FieldByName("Message").String()
 		fmt.Fprintf(&out, "%s %s  %s\n", event.Workload.GetName(), event.Type, message)
 	}
@@ -49,5 +89,165 @@ func (c *cluster) proveEvents(t *testing.T, live []uint64) {
 	}
 	if got, want := compactedWorld.Describe(), c.world.Describe(); got != want {
 		t.Fatalf("the live entries of world and rollouts give another world\n--- want\n%s\n--- got\n%s", want, got)
+	}
+}
+
+// TestWhoeverLeads: the log holds each rollout event once, wherever in a recorded log the leader changes, whether or not it has
+// told what it owed, and whether or not the next one begins with a compacted view made at that moment.
+func TestWhoeverLeads(t *testing.T) {
+	for _, path := range []string{"testdata/events/inplace.txt", "testdata/events/recreate.txt", "testdata/events/partition.txt"} {
+		entries := recording(t, path)
+		w, tracker := world.New(), rollout.New()
+		var want []string
+		for _, r := range entries {
+			for _, event := range tracker.Fold(w, decode(t, r)) {
+				want = append(want, line(event.Entry()))
+			}
+		}
+		if len(want) < 10 {
+			t.Fatalf("%s has %d events", path, len(want))
+		}
+		for _, last := range []lastDeed{{}, {tells: true}, {compacts: true}, {tells: true, compacts: true}, {silent: 10, compacts: true}} {
+			for at := range entries {
+				if got := retell(t, entries, at, last); !slices.Equal(got, want) {
+					t.Fatalf("%s: a leader that ends at entry %d (%+v) and its successor tell\n%s\n\nwant\n%s", path, at+1, last, strings.Join(got, "\n"), strings.Join(want, "\n"))
+				}
+			}
+		}
+	}
+}
+
+// lastDeed is what a leader does before it ends.
+type lastDeed struct {
+	tells, compacts bool
+	// silent is for how many entries it has told nothing.
+	silent int
+}
+
+// line is what must be the same of an event wherever it stands.
+func line(entry *shiplogv1.Entry) string {
+	event := entry.GetRolloutEvent()
+	return fmt.Sprintf("%d %s %s %s %s", event.GetIndex(), event.GetType(), entry.GetRollout(), event.GetTime().AsTime().Format(time.RFC3339Nano), event.GetData())
+}
+
+// quiet is a log whose leaders need not be heard.
+type quiet struct{ journal.Journal }
+
+func (quiet) Lead(context.Context, string) {}
+
+// leader is a planner that tells and decides nothing.
+type leader struct {
+	t       *testing.T
+	log     *journal.Memory
+	reader  journal.Reader
+	stepper *planner.Stepper
+}
+
+func newLeader(t *testing.T, log *journal.Memory) *leader {
+	reader, err := log.Read(t.Context(), journal.From{Compacted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &leader{t, log, reader, planner.NewStepper(planner.Options{Journal: quiet{log}, Writer: "planner/test"}, time.Now, reader.Compacted())}
+	l.read()
+	l.stepper.Lead(t.Context())
+	l.read()
+	return l
+}
+
+// read folds what the log holds.
+func (l *leader) read() {
+	l.t.Helper()
+	state, err := l.log.State(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for l.stepper.World().Sequence() < state.LastSequence {
+		records, err := l.reader.Next(l.t.Context())
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for _, r := range records {
+			change, err := world.Decode(r.Sequence, r.Time, r.Entry)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.stepper.Fold([]world.Change{change})
+		}
+	}
+}
+
+// retell appends recorded entries, but for fences and ticks, to a log of its own, with a leader that ends after one of them and
+// a successor, and returns the events that the log holds then.
+func retell(t *testing.T, entries []record, end int, last lastDeed) []string {
+	t.Helper()
+	now := entries[0].time
+	log := journal.NewMemory(func() time.Time { return now })
+	l := newLeader(t, log)
+	positions := map[uint64]uint64{}
+	for i, r := range entries {
+		now = r.time
+		entry := proto.Clone(r.entry).(*shiplogv1.Entry)
+		entry.Cause = positions[entry.GetCause()]
+		var err error
+		switch {
+		case entry.GetFenceRaised() != nil || entry.GetTicked() != nil:
+			positions[r.sequence] = l.stepper.World().Sequence()
+		case entry.GetCommand() != nil:
+			positions[r.sequence], err = log.AppendCommands(t.Context(), l.stepper.World().Fence(), entry)
+			if next := i + 1; err == nil && next < len(entries) && entries[next].entry.GetCommand() != nil && entries[next].entry.GetCause() == r.entry.GetCause() {
+				continue // the commands of one decision go together
+			}
+		default:
+			positions[r.sequence], err = log.Append(t.Context(), entry)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.read()
+		if i > end || i < end-last.silent || i == end && last.tells {
+			l.tell()
+		}
+		if i == end {
+			if live, may := l.stepper.MayCompact(); may && last.compacts {
+				err := log.Compact(t.Context(), l.stepper.World().Sequence(), func(sequence uint64) bool { return slices.Contains(live, sequence) })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.reader.Close()
+			l = newLeader(t, log)
+		}
+	}
+	l.tell()
+	var told []string
+	reader, err := log.Read(t.Context(), journal.From{Sequence: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	state, err := log.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for position := uint64(0); position < state.LastSequence; {
+		records, err := reader.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			position = r.Sequence
+			if r.Entry.GetRolloutEvent() != nil {
+				told = append(told, line(r.Entry))
+			}
+		}
+	}
+	return told
+}
+
+func (l *leader) tell() {
+	l.t.Helper()
+	if err := l.stepper.Tell(l.t.Context()); err != nil {
+		l.t.Fatal(err)
 	}
 }

@@ -66,6 +66,17 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
+// recording returns the log that the last scenario of a file leaves.
+func recording(t *testing.T, path string) []record {
+	t.Helper()
+	c := newCluster(t)
+	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+		c.t = t
+		return c.step(d)
+	})
+	return c.entries
+}
+
 func (c *cluster) step(d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "new":
