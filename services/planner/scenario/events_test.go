@@ -130,25 +130,35 @@ func line(entry *shiplogv1.Entry) string {
 	return fmt.Sprintf("%d %s %s %s %s", event.GetIndex(), event.GetType(), entry.GetRollout(), event.GetTime().AsTime().Format(time.RFC3339Nano), event.GetData())
 }
 
-// quiet is a log whose leaders need not be heard.
-type quiet struct{ journal.Journal }
+// witness is a log whose leaders need not be heard. It notes what is told, also what the log has already and leaves out.
+type witness struct {
+	*journal.Memory
+	told *[]string
+}
 
-func (quiet) Lead(context.Context, string) {}
+func (witness) Lead(context.Context, string) {}
+
+func (w witness) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
+	for _, event := range events {
+		*w.told = append(*w.told, line(event))
+	}
+	return w.Memory.AppendEvents(ctx, fence, events...)
+}
 
 // leader is a planner that tells and decides nothing.
 type leader struct {
 	t       *testing.T
-	log     *journal.Memory
+	log     witness
 	reader  journal.Reader
 	stepper *planner.Stepper
 }
 
-func newLeader(t *testing.T, log *journal.Memory) *leader {
+func newLeader(t *testing.T, log witness) *leader {
 	reader, err := log.Read(t.Context(), journal.From{Compacted: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &leader{t, log, reader, planner.NewStepper(planner.Options{Journal: quiet{log}, Writer: "planner/test"}, time.Now, reader.Compacted())}
+	l := &leader{t, log, reader, planner.NewStepper(planner.Options{Journal: log, Writer: "planner/test"}, time.Now, reader.Compacted())}
 	l.read()
 	l.stepper.Lead(t.Context())
 	l.read()
@@ -178,11 +188,12 @@ func (l *leader) read() {
 }
 
 // retell appends recorded entries, but for fences and ticks, to a log of its own, with a leader that ends after one of them and
-// a successor, and returns the events that the log holds then.
+// a successor, and returns the events that they tell.
 func retell(t *testing.T, entries []record, end int, last lastDeed) []string {
 	t.Helper()
 	now := entries[0].time
-	log := journal.NewMemory(func() time.Time { return now })
+	var told []string
+	log := witness{journal.NewMemory(func() time.Time { return now }), &told}
 	l := newLeader(t, log)
 	positions := map[uint64]uint64{}
 	for i, r := range entries {
@@ -220,28 +231,6 @@ func retell(t *testing.T, entries []record, end int, last lastDeed) []string {
 		}
 	}
 	l.tell()
-	var told []string
-	reader, err := log.Read(t.Context(), journal.From{Sequence: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	state, err := log.State(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for position := uint64(0); position < state.LastSequence; {
-		records, err := reader.Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range records {
-			position = r.Sequence
-			if r.Entry.GetRolloutEvent() != nil {
-				told = append(told, line(r.Entry))
-			}
-		}
-	}
 	return told
 }
 
