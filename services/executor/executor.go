@@ -13,10 +13,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/kubeevent"
 )
 
 const (
@@ -51,14 +53,22 @@ type executor struct {
 	patience
 }
 
-// Run carries out commands until ctx ends, and then returns nil. Commands that were under way are handed out again. Other
-// errors: the connection to the API server cannot be set up, or the log's work ended with an error of journal.
+// Run carries out commands, and writes Kubernetes Events about them, until ctx ends, and then returns nil. Commands that were
+// under way are handed out again. Other errors: the connection to the API server cannot be set up, or the log's work ended with
+// an error of journal.
 func Run(ctx context.Context, options Options) error {
 	e, err := newExecutor(options)
 	if err != nil {
 		return err
 	}
-	return e.run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.run(ctx) })
+	group.Go(func() error {
+		return kubeevent.Run(ctx, kubeevent.Options{
+			Config: options.Config, Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer,
+		})
+	})
+	return group.Wait()
 }
 
 // Carry carries out one command in the caller's goroutine, as Run does with each in one of its own: for a simulation, which

@@ -34,7 +34,6 @@ const (
 	RefreshPod        = "RefreshPod"        // opens the readiness gate, moves the lifecycle state (R36)
 	ReportStatus      = "ReportStatus"      // status differs from the facts
 	PrunePodsToDelete = "PrunePodsToDelete" // named Pods that are gone (R34)
-	WarnInvalid       = "WarnInvalid"       // the spec cannot be acted on
 	AwaitTime         = "AwaitTime"         // something depends on time that passes
 )
 

@@ -1,0 +1,238 @@
+package kubeevent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/api/rolloutevent"
+	"shiplog.dev/deploy/crd/apitest"
+	"shiplog.dev/internal/journal"
+)
+
+// told is a rollout event about the CloneSet web, as the log holds it.
+func told(namespace string, cause uint64, eventType string, data any) *shiplogv1.Entry {
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		panic(err)
+	}
+	return &shiplogv1.Entry{
+		Cause: cause, Rollout: "uid-web/2", Skippable: true,
+		Kind: &shiplogv1.Entry_RolloutEvent{RolloutEvent: &shiplogv1.RolloutEvent{
+			Type: eventType, Kind: "CloneSet", Time: timestamppb.Now(), Data: encoded, Workload: &shiplogv1.ObjectRef{
+				Group: "apps.kruise.io", Version: "v1alpha1", Resource: "clonesets", Namespace: namespace, Name: "web", Uid: "uid-web",
+			},
+		}},
+	}
+}
+
+// TestTable: reasons, types and messages of cloneset section 4, with the Pod's name only where OpenKruise tells all of it
+// (cloneset D20), and one at the end of an update in place (inplace-update section 4, inplace-update D24).
+func TestTable(t *testing.T) {
+	refusedTo := func(verb, resource, code string) rolloutevent.WriteRefused {
+		return rolloutevent.WriteRefused{
+			Verb: verb, Resource: resource, Name: "web-a", Revision: "web-2", Reason: code, Error: rolloutevent.Reason{Code: "Forbidden", Message: "exceeded quota"},
+		}
+	}
+	for _, row := range []struct {
+		eventType string
+		data      any
+		want      string
+	}{
+		{rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: "web-a"}, "Normal SuccessfulCreate succeed to create pod web-a"},
+		{rolloutevent.TypeWriteRefused, refusedTo("create", "pods", "ScaleUp"), "Warning FailedCreate failed to create pod: exceeded quota, pod: web-a"},
+		{rolloutevent.TypeWriteRefused, refusedTo("create", "persistentvolumeclaims", "ScaleUp"), "Warning FailedCreate failed to create pvc: exceeded quota, pvc: web-a"},
+		{rolloutevent.TypePodDeleted, rolloutevent.PodDeleted{Pod: rolloutevent.Pod{Pod: "web-a"}}, "Normal SuccessfulDelete succeed to delete pod web-a"},
+		{rolloutevent.TypeClaimDeleted, rolloutevent.ClaimDeleted{Claim: "data-web-a"}, "Normal SuccessfulDelete succeed to delete pvc data-web-a"},
+		{rolloutevent.TypeWriteRefused, refusedTo("delete", "pods", "ScaleDown"), "Warning FailedDelete failed to delete pod web-a: exceeded quota"},
+		{rolloutevent.TypeWriteRefused, refusedTo("delete", "persistentvolumeclaims", "CleanClaim"), "Warning FailedDelete failed to clean up PVC web-a: exceeded quota"},
+		{rolloutevent.TypeWriteRefused, refusedTo("patch", "persistentvolumeclaims", "CleanClaim"), "Warning FailedUpdate failed to update pvc web-a: exceeded quota"},
+		{rolloutevent.TypeScaleLimited, rolloutevent.ScaleLimited{Missing: 3, Limit: 1}, "Warning ScaleUpLimited scaleUp is limited because of scaleStrategy.maxUnavailable, limit: 1"},
+		{rolloutevent.TypePodUpdating, rolloutevent.PodUpdating{Pod: "web-a", Revision: "web-2"}, "Normal SuccessfulUpdatePodInPlace successfully update pod web-a in-place(revision web-2)"},
+		{rolloutevent.TypePodUpdated, rolloutevent.PodUpdated{Pod: "web-a", Revision: "web-2", How: "in-place", Seconds: 1.5},
+			"Normal CompletedUpdatePodInPlace completed update of pod web-a in-place(revision web-2) after 1.5 s"},
+		{rolloutevent.TypePodUpdated, rolloutevent.PodUpdated{Pod: "web-a", Revision: "web-2", How: "created"}, ""},
+		{rolloutevent.TypeWriteRefused, refusedTo("patch", "pods", "UpdateInPlace"), "Warning FailedUpdatePodInPlace failed to update pod web-a in-place(revision web-2): exceeded quota"},
+		{rolloutevent.TypeWriteRefused, refusedTo("patch", "pods", "DrainPod"), "Warning FailedUpdatePodInPlace failed to update pod web-a in-place(revision web-2): exceeded quota"},
+		{rolloutevent.TypePodReplacing, rolloutevent.PodUpdating{Pod: "web-a", Revision: "web-2"},
+			"Normal SuccessfulUpdatePodReCreate successfully patch pod web-a specified-delete for update(revision web-2)"},
+		{rolloutevent.TypeWriteRefused, refusedTo("patch", "pods", "UpdateReCreate"),
+			"Warning FailedUpdatePodReCreate failed to patch pod specified-delete web-a for update(revision web-2): exceeded quota"},
+		{rolloutevent.TypeWriteRefused, refusedTo("patch", "pods", "RefreshPod"), ""},
+		{rolloutevent.TypeStalled, rolloutevent.Stalled{Condition: "Stalled", Reason: "InvalidSpec", Detail: "spec.selector: is empty"}, "Warning InvalidSpec spec.selector: is empty"},
+		{rolloutevent.TypeStalled, rolloutevent.Stalled{Condition: "Progressing", Reason: "ProgressDeadlineExceeded"}, ""},
+		{rolloutevent.TypeStarted, rolloutevent.Started{}, ""},
+	} {
+		n, got := noticeOf(&journal.Task{Record: journal.Record{Entry: told("default", 1, row.eventType, row.data)}}), ""
+		if n != nil {
+			got = fmt.Sprintf("%s %s %s", n.eventType(), n.reason, n.message)
+		}
+		if got != row.want {
+			t.Errorf("%s gives %q, want %q", row.eventType, got, row.want)
+		}
+	}
+}
+
+// start runs a writer until the returned function or the test ends it.
+func start(t *testing.T, log journal.Journal, config *rest.Config, pace pace) (stop func()) {
+	t.Helper()
+	w, err := newWriter(Options{Config: config, Journal: log, Logger: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel), Writer: "executor/test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pace = pace
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := w.run(ctx); err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	}()
+	stop = func() { cancel(); <-ended }
+	t.Cleanup(stop)
+	return stop
+}
+
+// quick is the standard pace for those who wait.
+var quick = pace{singles: 10, window: time.Minute, combineFor: 200 * time.Millisecond, combineMax: 400}
+
+func appendTo(t *testing.T, log journal.Journal, entries ...*shiplogv1.Entry) {
+	t.Helper()
+	for len(entries) > 0 {
+		n := min(len(entries), journal.MaxCommands)
+		if _, err := log.AppendEvents(t.Context(), 0, entries[:n]...); err != nil {
+			t.Fatal(err)
+		}
+		entries = entries[n:]
+	}
+}
+
+func openLog(t *testing.T) journal.Journal {
+	t.Helper()
+	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+// await returns the Events of a namespace once they stand for as many entries as wanted, and checks that none is told twice.
+func await(t *testing.T, config *rest.Config, namespace string, want int) []corev1.Event {
+	t.Helper()
+	client, err := corev1client.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		list, err := client.Events(namespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, counts := map[string]int{}, 0
+		for _, event := range list.Items {
+			counts += int(event.Count)
+			for position := range strings.SplitSeq(event.Annotations[entriesAnnotation], ",") {
+				entries[position]++
+			}
+		}
+		for position, times := range entries {
+			if times > 1 {
+				t.Fatalf("entry %s is told %d times", position, times)
+			}
+		}
+		if counts != len(entries) || counts > want {
+			t.Fatalf("%d Events count %d, they stand for %d entries", len(list.Items), counts, len(entries))
+		}
+		if counts == want {
+			return list.Items
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d Events count %d after 30 s, want %d", len(list.Items), counts, want)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// TestThousand: of a thousand outcomes none is lost, and few are written one by one.
+func TestThousand(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	start(t, log, config, quick)
+	var entries []*shiplogv1.Entry
+	for i := range 1000 {
+		entries = append(entries, told(namespace, uint64(i+1), rolloutevent.TypePodUpdating, rolloutevent.PodUpdating{Pod: fmt.Sprintf("web-%d", i), Revision: "web-2"}))
+	}
+	appendTo(t, log, entries...)
+	appendTo(t, log, told(namespace, 2000, rolloutevent.TypeScaleLimited, rolloutevent.ScaleLimited{Missing: 2, Limit: 1}))
+	events := await(t, config, namespace, 1001)
+	if len(events) > 30 {
+		t.Errorf("%d Events are written for 1,001 notices", len(events))
+	}
+	singles := 0
+	for _, event := range events {
+		if event.Count == 1 {
+			singles++
+		} else if want := fmt.Sprintf("and %d more; see all: shiplog timeline cloneset/web -n %s", event.Count-1, namespace); !strings.HasSuffix(event.Message, want) {
+			t.Errorf("a combined Event says %q, want %q at its end", event.Message, want)
+		}
+		object := event.InvolvedObject
+		if object.Kind != "CloneSet" || object.APIVersion != "apps.kruise.io/v1alpha1" || object.Name != "web" || object.UID != "uid-web" || object.Namespace != namespace {
+			t.Errorf("an Event is about %+v", object)
+		}
+		if event.Source.Component != "cloneset-controller" || event.ReportingController != "cloneset-controller" {
+			t.Errorf("an Event comes from %q, reported by %q", event.Source.Component, event.ReportingController)
+		}
+	}
+	if singles < 11 {
+		t.Errorf("%d Events stand alone, want 10 of the many and 1 of the other reason", singles)
+	}
+}
+
+// TestRestarts: a writer that is ended at any moment leaves nothing out and tells nothing twice.
+func TestRestarts(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	var entries []*shiplogv1.Entry
+	for i := range 300 {
+		entries = append(entries, told(namespace, uint64(i+1), rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: fmt.Sprintf("web-%d", i)}))
+	}
+	pace := quick
+	pace.combineMax = 20
+	for i := range 6 {
+		stop := start(t, log, config, pace)
+		appendTo(t, log, entries[50*i:50*(i+1)]...)
+		time.Sleep(time.Duration(i*7) * time.Millisecond) // each time a little later into the work
+		stop()
+	}
+	start(t, log, config, pace)
+	await(t, config, namespace, 300)
+}
+
+// TestNowhere: what is about a namespace that is not there is dropped, and holds up nothing.
+func TestNowhere(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	start(t, log, config, quick)
+	appendTo(t, log,
+		told("gone", 1, rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: "web-a"}),
+		told(namespace, 2, rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: strings.Repeat("x", 2000)}),
+		told(namespace, 3, rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: "web-b"}))
+	events := await(t, config, namespace, 2)
+	if events[0].Message == events[1].Message {
+		t.Errorf("two Events say %q", events[0].Message)
+	}
+}
