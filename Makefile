@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
-GO := api cmd deploy integration internal services
+GO := api cmd deploy examples integration internal services
 
 .PHONY: help build test unit simtest sim blackbox demo bench generate lint cluster-up cluster-down clean
 

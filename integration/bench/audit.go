@@ -79,19 +79,25 @@ func (l *auditLog) since(mark time.Time) ([]audit, error) {
 	return out, nil
 }
 
-type written struct{ all, pods int }
+// written counts write requests; those of Kubernetes Events are not among all.
+type written struct{ all, pods, events int }
 
 // writes counts our write requests after mark, refused ones included.
 func (b *bench) writes(mark time.Time) (written, error) {
 	var out written
 	lines, err := b.audit.since(mark)
 	for _, a := range lines {
-		if a.ours() && a.writes() {
-			out.all++
-			if a.ObjectRef.Resource == "pods" {
-				out.pods++
-			}
+		if !a.ours() || !a.writes() {
+			continue
 		}
+		switch a.ObjectRef.Resource {
+		case "events":
+			out.events++
+			continue
+		case "pods":
+			out.pods++
+		}
+		out.all++
 	}
 	return out, err
 }

@@ -46,8 +46,8 @@ func EventID(entry *shiplogv1.Entry) string {
 	return fmt.Sprintf("%d.%d.%x", entry.GetCause(), event.GetIndex(), event.GetTime().AsTime().UnixMilli())
 }
 
-// encodeEvent returns the CloudEvent of a rollout event in the log of cluster.
-func encodeEvent(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
+// CloudEvent returns a rollout event as the log of cluster holds it.
+func CloudEvent(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
 	event := entry.GetRolloutEvent()
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
@@ -65,7 +65,7 @@ func encodeEvent(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
-// decodeEvent is the inverse of encodeEvent.
+// decodeEvent is the inverse of CloudEvent.
 func decodeEvent(data []byte) (*shiplogv1.Entry, error) {
 	var c cloudEvent
 	if err := json.Unmarshal(data, &c); err != nil {

@@ -18,7 +18,7 @@ const maxEntry = 8 << 20
 // encode returns the wire form of an entry: protobuf, but a CloudEvent in JSON for a rollout event.
 func encode(cluster string, entry *shiplogv1.Entry) ([]byte, error) {
 	if entry.GetRolloutEvent() != nil {
-		return encodeEvent(cluster, entry)
+		return CloudEvent(cluster, entry)
 	}
 	data, err := proto.Marshal(entry)
 	if err != nil {

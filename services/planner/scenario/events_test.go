@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"reflect"
@@ -10,51 +9,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"google.golang.org/protobuf/proto"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
-	"shiplog.dev/api/rolloutevent"
+	"shiplog.dev/api/rolloutevent/schematest"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner"
 	"shiplog.dev/services/planner/rollout"
 )
 
-// validate checks the data of an event against the schema of its type.
-func validate(t *testing.T, event rollout.Event) {
-	t.Helper()
-	compiler := jsonschema.NewCompiler()
-	file, err := rolloutevent.Schemas().Open(event.Type + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	schema, err := jsonschema.UnmarshalJSON(file)
-	if err == nil {
-		err = compiler.AddResource(rolloutevent.Schema(event.Type), schema)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiled, err := compiler.Compile(rolloutevent.Schema(event.Type))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := jsonschema.UnmarshalJSON(bytes.NewReader(event.Entry().GetRolloutEvent().GetData()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := compiled.Validate(data); err != nil {
-		t.Errorf("event %s of entry %d: %v", event.Type, event.Cause, err)
-	}
-}
-
 // showEvents is one line for each rollout event that nobody was shown.
 func (c *cluster) showEvents() string {
 	var out strings.Builder
 	for _, event := range c.events {
-		validate(c.t, event)
+		encoded, err := journal.CloudEvent("local", event.Entry())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		schematest.Event(c.t, encoded)
 		message := reflect.ValueOf(event.Data).FieldByName("Message").String()
 		fmt.Fprintf(&out, "%s %s  %s\n", event.Workload.GetName(), event.Type, message)
 	}
