@@ -47,6 +47,7 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/rollout"
 	"shiplog.dev/services/planner/rules"
 )
 
@@ -500,14 +501,17 @@ func (c *cluster) proveFold(t *testing.T) {
 	t.Helper()
 	twice, compacted := world.New(), world.New()
 	live := c.world.Live()
-	c.proveEvents(t, live)
+	again := rollout.New()
 	for _, r := range c.entries {
-		fold(t, twice, r)
-		fold(t, twice, r)
+		again.Fold(twice, decode(t, r))
+		if events := again.Fold(twice, decode(t, r)); len(events) > 0 {
+			t.Fatalf("entry %d, delivered again, causes %v", r.sequence, events)
+		}
 		if slices.Contains(live, r.sequence) {
 			fold(t, compacted, r)
 		}
 	}
+	c.proveEvents(t, again, live)
 	want := c.world.Describe()
 	for how, other := range map[string]*world.World{"every entry twice": twice, "from the live entries": compacted} {
 		if got := other.Describe(); got != want {
