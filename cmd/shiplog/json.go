@@ -61,6 +61,9 @@ func tree(entry *shiplogv1.Entry) (map[string]any, error) {
 		setJSON(held["create"], command.GetCreate().GetJson())
 		setJSON(held["patch"], command.GetPatch().GetJson())
 	}
+	if event, is := out["rolloutEvent"].(map[string]any); is {
+		event["data"] = json.RawMessage(entry.GetRolloutEvent().GetData())
+	}
 	return out, nil
 }
 

@@ -126,14 +126,14 @@ func TestRoutedPodsAreDrained(t *testing.T) {
 func TestInvalidCloneSetDoesNotStopOthers(t *testing.T) {
 	namespace := space(t)
 	up(t, t.TempDir())
-	kubectl(t, cloneSet("hooked", 1, "nginx:1", "true", "  lifecycle:\n    preDelete:\n      finalizersHandler: [example.com/hook]\n"), "apply", "-n", namespace, "-f", "-")
+	kubectl(t, cloneSet("odd", 1, "nginx:1", "true", "  volumeClaimTemplates:\n  - spec: {}\n"), "apply", "-n", namespace, "-f", "-")
 	kubectl(t, cloneSet("web", 2, "nginx:1", "true", ""), "apply", "-n", namespace, "-f", "-")
 	testbed.Eventually(t, time.Minute, settled(t, namespace, "web", 2, "nginx:1"))
 	testbed.Eventually(t, 10*time.Second, func() error {
-		return errNot("condition", field(t, namespace, "hooked", `.status.conditions[?(@.type=="Stalled")].message`), "spec.lifecycle: is not supported yet")
+		return errNot("condition", field(t, namespace, "odd", `.status.conditions[?(@.type=="Stalled")].message`), "spec.volumeClaimTemplates[0].metadata.name: is empty")
 	})
 	testbed.Eventually(t, 10*time.Second, func() error {
-		events := kubectl(t, "", "get", "events", "-n", namespace, "--field-selector", "involvedObject.name=hooked,reason=InvalidSpec", "-o", "name")
+		events := kubectl(t, "", "get", "events", "-n", namespace, "--field-selector", "involvedObject.name=odd,reason=InvalidSpec", "-o", "name")
 		return errNot("Events about it", len(strings.Fields(events)), 1)
 	})
 }

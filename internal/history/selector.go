@@ -13,7 +13,7 @@ import (
 )
 
 // Types of entries, by the words of the log. A wish is a command that only asks for a tick.
-var Types = []string{"fact", "deletion", "node", "vouch", "command", "wish", "outcome", "tick", "fence"}
+var Types = []string{"fact", "deletion", "node", "vouch", "command", "wish", "outcome", "tick", "fence", "event"}
 
 // TypeOf returns the type of an entry; "unknown" for one that this version does not know.
 func TypeOf(entry *shiplogv1.Entry) string {
@@ -37,6 +37,8 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "tick"
 	case *shiplogv1.Entry_FenceRaised:
 		return "fence"
+	case *shiplogv1.Entry_RolloutEvent:
+		return "event"
 	}
 	return "unknown"
 }
@@ -55,6 +57,8 @@ func ObjectOf(entry *shiplogv1.Entry) (world.Ref, bool) {
 		object = kind.Outcome.GetObject()
 	case *shiplogv1.Entry_NodeObserved:
 		return world.Ref{Resource: world.ResourceNodes, Name: kind.NodeObserved.GetNode()}, true
+	case *shiplogv1.Entry_RolloutEvent:
+		object = kind.RolloutEvent.GetWorkload()
 	}
 	return world.RefOf(object), object != nil
 }
