@@ -19,6 +19,8 @@ type InPlaceUpdate struct {
 	// PreCheckBeforeNext must hold before the next batch; nil: there is no next one.
 	PreCheckBeforeNext *PreCheck `json:"preCheckBeforeNext,omitempty"`
 	ContainerBatches   []Batch   `json:"containerBatchesRecord,omitempty"`
+	// Own is what we note beyond what OpenKruise knows, by container. It has an annotation of its own.
+	Own map[string]OwnStatus `json:"-"`
 }
 
 // Pending says whether there are batches to come.
@@ -29,8 +31,13 @@ func (u *InPlaceUpdate) Pending() bool {
 // LastStatus is what a container was before its image changed.
 type LastStatus struct {
 	ImageID string `json:"imageID,omitempty"`
+}
+
+// OwnStatus is what else a container was before its image changed.
+type OwnStatus struct {
+	ContainerID string `json:"containerID,omitempty"`
 	// Overtaken are images that the container should have run since and that were replaced before they were seen running. The
-	// kubelet may still start one of them. OpenKruise does not know this field.
+	// kubelet may still start one of them.
 	Overtaken []string `json:"overtakenImages,omitempty"`
 }
 
@@ -51,10 +58,11 @@ type Batch struct {
 	Containers []string `json:"containers"`
 }
 
-// The annotation, under the key of today and an older one that is read when the other is absent.
+// The annotation, under the key of today and an older one that is read when the other is absent, and the one of our own.
 const (
 	InPlaceUpdateAnnotation       = "apps.kruise.io/inplace-update-state"
 	LegacyInPlaceUpdateAnnotation = "inplace-update-state"
+	OwnInPlaceUpdateAnnotation    = "shiplog.dev/inplace-update"
 )
 
 func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
@@ -67,6 +75,9 @@ func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
 	var update InPlaceUpdate
 	if json.Unmarshal([]byte(text), &update) != nil {
 		return nil
+	}
+	if own, has := annotations[OwnInPlaceUpdateAnnotation]; has && json.Unmarshal([]byte(own), &update.Own) != nil {
+		update.Own = nil
 	}
 	return &update
 }

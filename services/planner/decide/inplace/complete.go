@@ -34,33 +34,21 @@ func Applied(pod *world.Pod) bool {
 
 // runs says whether a container has left behind what it was before its image changed, and what was overtaken since. A
 // runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted; and
-// so is the same content, once the kubelet has seen the newest spec and started the container after the change (D5).
+// so is the same content in another container, once the kubelet has seen the newest spec (D5).
 func runs(pod *world.Pod, container string, last world.LastStatus) bool {
-	status := pod.Status(container)
-	if status == nil {
+	status, own := pod.Status(container), pod.Update.Own[container]
+	switch {
+	case status == nil:
 		return false
-	}
-	if sameImage(status.Image, imageOf(pod, container)) {
+	case sameImage(status.Image, imageOf(pod, container)):
+		return true
+	case slices.ContainsFunc(own.Overtaken, func(image string) bool { return sameImage(status.Image, image) }):
+		return false
+	case status.ImageID != last.ImageID:
 		return true
 	}
-	if slices.ContainsFunc(last.Overtaken, func(image string) bool { return sameImage(status.Image, image) }) {
-		return false
-	}
-	return status.ImageID != last.ImageID || startedSince(pod, container, status)
-}
-
-// startedSince says whether a container was started after its batch, by a kubelet that knows of it.
-func startedSince(pod *world.Pod, container string, status *world.ContainerStatus) bool {
-	if pod.ObservedGeneration == 0 || pod.ObservedGeneration < pod.Generation || pod.Update == nil {
-		return false
-	}
-	for _, batch := range slices.Backward(pod.Update.ContainerBatches) {
-		if slices.Contains(batch.Containers, container) {
-			changed, err := time.Parse(time.RFC3339, batch.Timestamp)
-			return err == nil && status.State.Running.StartedAt.After(changed)
-		}
-	}
-	return false
+	sees := pod.ObservedGeneration > 0 && pod.ObservedGeneration >= pod.Generation
+	return sees && own.ContainerID != "" && status.ContainerID != own.ContainerID && !status.State.Running.StartedAt.IsZero()
 }
 
 // runtime is what a node agent says that really runs, by container (inplace-update 2.5).

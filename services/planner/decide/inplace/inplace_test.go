@@ -118,6 +118,7 @@ func TestComplete(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		image, status, meta, state string
+		own                        string // container that ran before
 		observed                   int
 		want                       bool
 	}{
@@ -128,8 +129,9 @@ func TestComplete(t *testing.T) {
 		"no tag is latest (R25)":                        {image: "localhost:5000/app", status: `"image":"localhost:5000/app:latest","imageID":"sha256:old"`, want: true},
 		"a new tag of the old content, by hash (R26)":   {image: "v2", status: `"image":"v1","imageID":"sha256:old"`, meta: fmt.Sprintf(`{"containers":[{"name":"side","containerID":"c2","hashes":{"plainHash":%d}},{"name":"main","containerID":"c1","hashes":{"plainHash":%d}}]}`, hash("side", "s1"), hash("main", "v2")), want: true},
 		"the hash of another container (R23)":           {image: "v2", status: `"image":"v1","imageID":"sha256:old"`, meta: fmt.Sprintf(`{"containers":[{"name":"side","containerID":"c2","hashes":{"plainHash":%d}},{"name":"main","containerID":"gone","hashes":{"plainHash":%d}}]}`, hash("side", "s1"), hash("main", "v2"))},
-		"a new tag of the old content, started (D5)":    {image: "v2", status: `"image":"v1","imageID":"sha256:old","state":{"running":{"startedAt":"2026-01-15T08:00:05Z"}}`, observed: 2, want: true},
-		"started, but the kubelet has not seen it (D5)": {image: "v2", status: `"image":"v1","imageID":"sha256:old","state":{"running":{"startedAt":"2026-01-15T08:00:05Z"}}`, observed: 1},
+		"a new tag of the old content, started (D5)":    {image: "v2", status: `"image":"v1","imageID":"sha256:old","state":{"running":{"startedAt":"2026-01-15T08:00:00Z"}}`, observed: 2, own: "c0", want: true},
+		"started, but the kubelet has not seen it (D5)": {image: "v2", status: `"image":"v1","imageID":"sha256:old","state":{"running":{"startedAt":"2026-01-15T08:00:00Z"}}`, observed: 1, own: "c0"},
+		"seen, and not started anew yet (D5)":           {image: "v2", status: `"image":"v1","imageID":"sha256:old","state":{"running":{"startedAt":"2026-01-15T08:00:00Z"}}`, observed: 2, own: "c1"},
 		"batches to come (R28)":                         {image: "v2", status: `"image":"v2","imageID":"sha256:new"`, state: strings.Replace(state, `"updateImages":true`, `"updateImages":true,"nextContainerImages":{"side":"s2"}`, 1)},
 		"an account that is no JSON (D20)":              {image: "v2", status: `"image":"v1","imageID":"sha256:old"`, state: "no", want: true},
 	} {
@@ -138,6 +140,9 @@ func TestComplete(t *testing.T) {
 			account = test.state
 		}
 		annotations := map[string]string{world.InPlaceUpdateAnnotation: account}
+		if test.own != "" {
+			annotations[world.OwnInPlaceUpdateAnnotation] = fmt.Sprintf(`{"main":{"containerID":%q}}`, test.own)
+		}
 		if test.meta != "" {
 			annotations[RuntimeAnnotation] = test.meta
 		}

@@ -60,9 +60,12 @@ func account(pod *world.Pod, change Change, revision string, now time.Time) worl
 	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
 		if !runs(pod, name, last) {
 			if update.LastContainerStatuses == nil {
-				update.LastContainerStatuses = map[string]world.LastStatus{}
+				update.LastContainerStatuses, update.Own = map[string]world.LastStatus{}, map[string]world.OwnStatus{}
 			}
 			update.LastContainerStatuses[name], update.UpdateImages = last, true
+			if own, noted := pod.Update.Own[name]; noted {
+				update.Own[name] = own
+			}
 		}
 	}
 	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, runtimeOf(pod)) {
@@ -231,20 +234,25 @@ func (w *Write) next(pod *world.Pod, change Change, now time.Time) {
 // image changes the image of a container and notes what it runs so far (R16).
 func (w *Write) image(pod *world.Pod, name, image string) {
 	last, unfinished := w.Update.LastContainerStatuses[name]
+	own := w.Update.Own[name]
 	if unfinished {
-		last.Overtaken = append(slices.Clone(last.Overtaken), imageOf(pod, name))
+		own.Overtaken = append(slices.Clone(own.Overtaken), imageOf(pod, name))
 	} else if status := pod.Status(name); status != nil {
-		last.ImageID = status.ImageID
+		last.ImageID, own.ContainerID = status.ImageID, status.ContainerID
 	}
-	w.Update.LastContainerStatuses = maps.Clone(w.Update.LastContainerStatuses)
-	if w.Update.LastContainerStatuses == nil {
-		w.Update.LastContainerStatuses = map[string]world.LastStatus{}
+	w.Update.LastContainerStatuses = with(w.Update.LastContainerStatuses, name, last)
+	w.Update.Own = with(w.Update.Own, name, own)
+	w.images = with(w.images, name, image)
+}
+
+// with returns a copy of a map with one key more.
+func with[V any](of map[string]V, key string, value V) map[string]V {
+	out := maps.Clone(of)
+	if out == nil {
+		out = map[string]V{}
 	}
-	w.Update.LastContainerStatuses[name] = last
-	if w.images == nil {
-		w.images = map[string]string{}
-	}
-	w.images[name] = image
+	out[key] = value
+	return out
 }
 
 // batch names the containers of a change that go first, sorted: those without launch priority and those of the highest one,
@@ -320,6 +328,11 @@ func (w Write) Patch(pod *world.Pod) map[string]any {
 	}
 	account, _ := json.Marshal(w.Update) // a tree of strings can be written
 	annotations[world.InPlaceUpdateAnnotation] = string(account)
+	if own, _ := json.Marshal(w.Update.Own); len(w.Update.Own) > 0 {
+		annotations[world.OwnInPlaceUpdateAnnotation] = string(own)
+	} else if _, has := pod.Annotations[world.OwnInPlaceUpdateAnnotation]; has {
+		annotations[world.OwnInPlaceUpdateAnnotation] = nil
+	}
 	if _, has := pod.Annotations[world.LegacyInPlaceUpdateAnnotation]; has {
 		annotations[world.LegacyInPlaceUpdateAnnotation] = nil
 	}
