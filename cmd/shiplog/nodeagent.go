@@ -113,7 +113,7 @@ others than the log says. It holds no Kubernetes credentials: it gets the runtim
 			defer log.Close()
 			health := newHealth()
 			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("reporting")
-			return serve(ctx, surroundings{nil, log, logger, nil, health}, listen, own.service(true))
+			return serve(ctx, surroundings{nil, log, logger, nil, health, nil}, listen, own.service(true))
 		},
 	}
 	flags := command.Flags()

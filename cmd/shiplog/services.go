@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/executor"
 	"shiplog.dev/services/planner"
-	"shiplog.dev/services/planner/decide/inplace"
 	"shiplog.dev/services/watcher"
 )
 
@@ -27,6 +27,7 @@ type surroundings struct {
 	logger   zerolog.Logger
 	registry prometheus.Registerer // of the service that is given it
 	health   *health
+	gates    gate.Set
 }
 
 // service is one of the parts of Shiplog.
@@ -51,14 +52,15 @@ var plannerService = service{
 	run: func(ctx context.Context, s surroundings) error {
 		return planner.Run(ctx, planner.Options{
 			Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("planner"), Version: version(),
-			Ready: s.health.ready("planner"), Gates: map[string]bool{inplace.GateEnvFromMetadata: true},
+			Ready: s.health.ready("planner"), Gates: s.gates,
 		})
 	},
 }
 
 var executorService = service{
 	name: "executor", short: "Carry out commands against the API server",
-	long: "The executor takes commands from the log, makes one API call for each, and appends the outcome. It decides nothing.",
+	long: `The executor takes commands from the log, makes one API call for each, and appends the outcome. It decides nothing. It also
+answers the API server's webhooks: conversion between versions, defaults, and refusals of what cannot work.`,
 	run: func(ctx context.Context, s surroundings) error {
 		return executor.Run(ctx, executor.Options{
 			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("executor"), Version: version(),
@@ -113,6 +115,9 @@ func serve(ctx context.Context, s surroundings, listen string, services ...servi
 func serviceCommand(one service) *cobra.Command {
 	var connect connection
 	var listen string
+	var features features
+	var admission admission
+	admits := one.name == executorService.name
 	command := &cobra.Command{
 		Use: one.name, Short: one.short, Long: one.long, Args: noArguments,
 		Example: fmt.Sprintf("  shiplog %s --nats-url nats://127.0.0.1:4222 --kubeconfig ~/.kube/config", one.name),
@@ -134,13 +139,30 @@ func serviceCommand(one service) *cobra.Command {
 				return err
 			}
 			defer log.Close()
-			health := newHealth()
-			return serve(ctx, surroundings{config, log, logger, nil, health}, listen, one)
+			gates, err := features.parse(logger)
+			if err != nil {
+				return err
+			}
+			around := surroundings{config, log, logger, nil, newHealth(), gates}
+			services := []service{one}
+			if admits && admission.listen != listenOff {
+				hook, err := admission.open(ctx, around, nil)
+				if err != nil {
+					return err
+				}
+				defer hook.Close()
+				services = append(services, webhookService(hook))
+			}
+			return serve(ctx, around, listen, services...)
 		},
 	}
 	connect.bindKubernetes(command.Flags())
 	connect.bindJournal(command.Flags())
 	connect.bindLogging(command.Flags())
+	features.bind(command.Flags())
+	if admits {
+		admission.bind(command.Flags())
+	}
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	return command
 }

@@ -6,18 +6,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"shiplog.dev/deploy/crd"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/webhook"
 )
 
 // up runs everything in one process.
 func up() *cobra.Command {
 	var connect connection
 	var local localCluster
+	var features features
+	var admission admission
 	var listen string
 	var profiling bool
 	var agents []string
@@ -26,8 +30,9 @@ func up() *cobra.Command {
 		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
 below --state-dir, against an existing cluster or, with --local, one that is started on this machine.
 
-The CustomResourceDefinitions are installed or updated. Ctrl-C stops cleanly; started again with the same --state-dir,
-everything goes on where it ended.`,
+The CustomResourceDefinitions are installed or updated, and the webhooks registered that the API server calls here to convert,
+default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C stops cleanly; started again with the same
+--state-dir, everything goes on where it ended. Until then CloneSets can be read and deleted, but not changed; Pods run on.`,
 		Example: `  # A cluster on this machine, in directories below .shiplog:
   shiplog up --local
 
@@ -53,6 +58,10 @@ everything goes on where it ended.`,
 					return err
 				}
 			}
+			gates, err := features.parse(logger)
+			if err != nil {
+				return err
+			}
 			nodes, err := nodesOf("--nodeagent", agents)
 			if err != nil {
 				return err
@@ -75,17 +84,26 @@ everything goes on where it ended.`,
 			if err := connect.announceLog(ctx, log); err != nil {
 				return err
 			}
-			if err := crd.Install(ctx, config); err != nil {
-				return err
-			}
 			health := newHealth()
 			health.profiling = profiling
+			around := surroundings{config, log, logger, nil, health, gates}
+			if admission.listen == listenOff {
+				return usageError{fmt.Errorf("--webhook-listen %s: nobody else would convert between versions", listenOff)}
+			}
+			hook, err := admission.open(ctx, around, webhook.Directory(filepath.Join(connect.stateDir, "webhook")))
+			if err != nil {
+				return err
+			}
+			defer hook.Close()
+			if err := crd.Install(ctx, config, hook.Conversion()); err != nil {
+				return err
+			}
 			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
-			services := []service{watcherService, plannerService, executorService}
+			services := []service{watcherService, plannerService, executorService, webhookService(hook), migrationService}
 			for _, node := range nodes {
 				services = append(services, node.service(false))
 			}
-			err = serve(ctx, surroundings{config, log, logger, nil, health}, listen, services...)
+			err = serve(ctx, around, listen, services...)
 			if err == nil {
 				logger.Info().Msg("stopped")
 			}
@@ -96,6 +114,8 @@ everything goes on where it ended.`,
 	connect.bindKubernetes(flags)
 	connect.bindJournal(flags)
 	connect.bindLogging(flags)
+	features.bind(flags)
+	admission.bind(flags)
 	flags.StringVar(&connect.stateDir, "state-dir", ".shiplog", "`DIRECTORY` of the embedded log")
 	flags.StringVar(&connect.natsListen, "nats-listen", "127.0.0.1:0", "`ADDRESS` at which the embedded log can be reached by tools and dashboards; empty: none")
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
@@ -104,6 +124,25 @@ everything goes on where it ended.`,
 	local.bind(flags)
 	return command
 }
+
+// migrationPause lets every API server take note of new definitions before objects are stored by them.
+const migrationPause = 10 * time.Second
+
+// migrationService has objects of an older version stored in the newer one, once.
+var migrationService = service{name: "migration", run: func(ctx context.Context, s surroundings) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(migrationPause):
+	}
+	switch rewritten, err := crd.Migrate(ctx, s.config); {
+	case err != nil && ctx.Err() == nil:
+		s.logger.Warn().Err(err).Msg("some objects are still stored in an older version; the next start tries again")
+	case rewritten > 0:
+		s.logger.Info().Int("objects", rewritten).Msg("stored in the newer version now")
+	}
+	return nil
+}}
 
 // announceLog leaves the address of the embedded server in the state directory, for the tools.
 func (c *connection) announceLog(ctx context.Context, log journal.Journal) error {

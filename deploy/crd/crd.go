@@ -1,10 +1,11 @@
 // Package crd holds the manifests of the custom resources and installs them. The manifests are generated from
-// api/kruise; it reads and writes CustomResourceDefinitions and no other object.
+// api/kruise; it reads and writes CustomResourceDefinitions, and custom resources only to have them stored in another version.
 package crd
 
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +13,11 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
@@ -60,22 +64,27 @@ func Manifests() ([]Manifest, error) {
 	return all, nil
 }
 
-// Install creates or updates every definition and returns when the API server serves them. A definition that is as it
-// should be is not written again. An error names the definition; those installed before it stay.
-func Install(ctx context.Context, config *rest.Config) error {
-	client, err := apiextensions.NewForConfig(config)
+// Install creates or updates every definition and returns when the API server serves them. Conversions go to the given
+// webhook, which must be answering by now: objects stored in an older version need it from here on. Without one (nil) they
+// go where they went before. A definition that is as it should be is not written again. An error names the definition;
+// those installed before it stay.
+func Install(ctx context.Context, config *rest.Config, conversion *apiextensionsv1.WebhookClientConfig) error {
+	definitions, err := connect(config)
 	if err != nil {
-		return fmt.Errorf("connect to install CRDs: %w", err)
+		return err
 	}
 	all, err := Manifests()
 	if err != nil {
 		return fmt.Errorf("read the built-in CRDs: %w", err)
 	}
-	definitions := client.CustomResourceDefinitions()
 	for _, manifest := range all {
+		body, err := directed(ctx, definitions, manifest, conversion)
+		if err != nil {
+			return fmt.Errorf("prepare CRD %s: %w", manifest.Name, err)
+		}
 		// The API server leaves the object and its version alone when applying changes nothing.
 		options := metav1.PatchOptions{FieldManager: Owner, Force: ptr.To(true)}
-		if _, err := definitions.Patch(ctx, manifest.Name, types.ApplyYAMLPatchType, manifest.YAML, options); err != nil {
+		if _, err := definitions.Patch(ctx, manifest.Name, types.ApplyYAMLPatchType, body, options); err != nil {
 			return fmt.Errorf("apply CRD %s: %w", manifest.Name, err)
 		}
 	}
@@ -87,7 +96,94 @@ func Install(ctx context.Context, config *rest.Config) error {
 	return nil
 }
 
-func established(ctx context.Context, definitions apiextensions.CustomResourceDefinitionInterface, name string) error {
+// Direct sends the conversions of every definition to the given webhook, and says whether that was not so before.
+func Direct(ctx context.Context, config *rest.Config, conversion *apiextensionsv1.WebhookClientConfig) (changed bool, err error) {
+	definitions, err := connect(config)
+	if err != nil {
+		return false, err
+	}
+	all, err := Manifests()
+	if err != nil {
+		return false, fmt.Errorf("read the built-in CRDs: %w", err)
+	}
+	for _, manifest := range all {
+		present, err := definitions.Get(ctx, manifest.Name, metav1.GetOptions{})
+		if err != nil {
+			return changed, fmt.Errorf("read CRD %s: %w", manifest.Name, err)
+		}
+		wrote, err := direct(ctx, definitions, present, conversion)
+		changed = changed || wrote
+		if err != nil {
+			return changed, fmt.Errorf("send conversions of CRD %s to the webhook: %w", manifest.Name, err)
+		}
+	}
+	return changed, nil
+}
+
+type definitions = apiextensions.CustomResourceDefinitionInterface
+
+func connect(config *rest.Config) (definitions, error) {
+	client, err := apiextensions.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to install CRDs: %w", err)
+	}
+	return client.CustomResourceDefinitions(), nil
+}
+
+// directed returns the manifest with the webhook to apply. A definition that names another is corrected beforehand:
+// applying would leave a URL beside a Service, and the API server takes one of them only.
+func directed(ctx context.Context, definitions definitions, manifest Manifest, conversion *apiextensionsv1.WebhookClientConfig) ([]byte, error) {
+	present, err := definitions.Get(ctx, manifest.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	if err == nil && present.Spec.Conversion != nil && present.Spec.Conversion.Webhook != nil {
+		if conversion == nil {
+			conversion = present.Spec.Conversion.Webhook.ClientConfig
+		} else if _, err := direct(ctx, definitions, present, conversion); err != nil {
+			return nil, err
+		}
+	}
+	if conversion == nil {
+		return manifest.YAML, nil
+	}
+	var whole map[string]any
+	if err := yaml.Unmarshal(manifest.YAML, &whole); err != nil {
+		return nil, err
+	}
+	if err := unstructured.SetNestedField(whole, asTree(conversion), "spec", "conversion", "webhook", "clientConfig"); err != nil {
+		return nil, err
+	}
+	return json.Marshal(whole)
+}
+
+func direct(ctx context.Context, definitions definitions, present *apiextensionsv1.CustomResourceDefinition, conversion *apiextensionsv1.WebhookClientConfig) (bool, error) {
+	if now := present.Spec.Conversion; now == nil || now.Webhook == nil || equality.Semantic.DeepEqual(now.Webhook.ClientConfig, conversion) {
+		return false, nil
+	}
+	config := asTree(conversion)
+	for _, other := range []string{"url", "service"} {
+		if _, has := config[other]; !has {
+			config[other] = nil
+		}
+	}
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"conversion": map[string]any{"webhook": map[string]any{"clientConfig": config}}}})
+	if err != nil {
+		return false, err
+	}
+	_, err = definitions.Patch(ctx, present.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Owner})
+	return err == nil, err
+}
+
+func asTree(conversion *apiextensionsv1.WebhookClientConfig) map[string]any {
+	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(conversion)
+	if err != nil {
+		panic(fmt.Sprintf("crd: %v", err)) // it holds strings, bytes and numbers
+	}
+	return tree
+}
+
+func established(ctx context.Context, definitions definitions, name string) error {
 	last := errors.New("not established")
 	err := wait.PollUntilContextTimeout(ctx, establishPoll, establishWithin, true, func(ctx context.Context) (bool, error) {
 		definition, err := definitions.Get(ctx, name, metav1.GetOptions{})

@@ -93,7 +93,7 @@ func (b *bench) run(ctx context.Context) error {
 	if config, err = b.cluster.Config(); err != nil {
 		return err
 	}
-	if err := crd.Install(ctx, config); err != nil {
+	if err := crd.Install(ctx, config, nil); err != nil {
 		return err
 	}
 	b.stateDir = filepath.Join(dir, "state")

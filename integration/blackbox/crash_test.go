@@ -127,7 +127,7 @@ func TestServicesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := crd.Install(t.Context(), config); err != nil {
+	if err := crd.Install(t.Context(), config, nil); err != nil {
 		t.Fatal(err)
 	}
 	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})

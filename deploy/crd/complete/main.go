@@ -1,6 +1,6 @@
 // Command complete adds to generated CRDs what the markers of controller-gen cannot say: a sketch of the Pod template, so
 // that the API server itself can check the few fields that matter, bounds on label selectors, without which the cost
-// of the rules over them has no limit. Everything else of a template stays without a
+// of the rules over them has no limit, and who converts between versions. Everything else of a template stays without a
 // schema. It rewrites the files that it is given and touches nothing else.
 package main
 
@@ -10,6 +10,7 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,6 +40,7 @@ func complete(path string) error {
 	if err := yaml.UnmarshalStrict(raw, &crd); err != nil {
 		return fmt.Errorf("decode %s: %w", path, err)
 	}
+	crd.Spec.Conversion = conversion()
 	for i := range crd.Spec.Versions {
 		root := crd.Spec.Versions[i].Schema.OpenAPIV3Schema
 		spec := root.Properties["spec"]
@@ -52,6 +54,21 @@ func complete(path string) error {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
 	return os.WriteFile(path, out, 0o644)
+}
+
+// conversion names the webhook that converts. Where the API server finds it, and whose certificates it trusts, is known
+// only when it runs: then the executor writes it into the definition. Without a webhook the API server would drop what the
+// other version does not have, so there is no manifest without one.
+func conversion() *apiextensionsv1.CustomResourceConversion {
+	return &apiextensionsv1.CustomResourceConversion{
+		Strategy: apiextensionsv1.WebhookConverter,
+		Webhook: &apiextensionsv1.WebhookConversion{
+			ConversionReviewVersions: []string{"v1"},
+			ClientConfig: &apiextensionsv1.WebhookClientConfig{Service: &apiextensionsv1.ServiceReference{
+				Namespace: "kruise-system", Name: "kruise-webhook-service", Path: ptr.To("/convert"), Port: ptr.To[int32](443),
+			}},
+		},
+	}
 }
 
 // definition is a CRD without status and creation time, which are not ours to write.

@@ -174,3 +174,10 @@ func count(value any) (json.Number, bool) {
 	}
 	return json.Number(strconv.FormatInt(number, 10)), true
 }
+
+// IsCount says whether the value of an annotation is one that its field in v1beta1 could hold, so that v1beta1 does not obey
+// the annotation.
+func IsCount(value string) bool {
+	_, is := count(json.Number(value))
+	return is
+}

@@ -149,7 +149,6 @@ type InPlaceUpdateStrategy struct {
 // CloneSet runs interchangeable Pods, each with claims of its own where asked for.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:storageversion
 // +kubebuilder:resource:shortName=clone
 // +kubebuilder:subresource:status
 // +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.labelSelector

@@ -10,6 +10,5 @@
 // +groupName=apps.kruise.io
 package v1beta1
 
-//go:generate go tool -modfile=../../../../tools/go.mod controller-gen object paths=.
-//go:generate go tool -modfile=../../../../tools/go.mod controller-gen object crd paths=../v1alpha1 output:crd:dir=../../../../deploy/crd
+//go:generate go tool -modfile=../../../../tools/go.mod controller-gen object crd paths=. paths=../v1alpha1 output:crd:dir=../../../../deploy/crd
 //go:generate go run ../../../../deploy/crd/complete ../../../../deploy/crd/apps.kruise.io_clonesets.yaml

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"shiplog.dev/internal/gate"
+	"shiplog.dev/services/executor/admit"
+	"shiplog.dev/services/executor/webhook"
+)
+
+// features says which feature gates are on.
+type features struct{ text string }
+
+func (f *features) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&f.text, "feature-gates", "", "`GATES` of OpenKruise to switch on or off, for example CloneSetPartitionRollback=true,ResourcesDeletionProtection=true")
+}
+
+func (f *features) parse(logger zerolog.Logger) (gate.Set, error) {
+	gates, warnings, err := gate.Parse(f.text)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--feature-gates: %w", err)}
+	}
+	for _, warning := range warnings {
+		logger.Warn().Msg(warning)
+	}
+	return gates, nil
+}
+
+// Where webhooks are found in a cluster (install-and-config 2.3); OpenKruise's environment changes it.
+const (
+	defaultNamespace = "kruise-system"
+	defaultService   = "kruise-webhook-service"
+	defaultSecret    = "kruise-webhook-certs"
+	defaultPort      = ":9876"
+)
+
+// admission says how the API server reaches the webhooks.
+type admission struct{ listen, url string }
+
+func (a *admission) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&a.listen, "webhook-listen", "", "`ADDRESS` at which the API server's webhooks are answered (default: a free port of the\n"+
+		"address that this machine has towards the API server; "+defaultPort+" inside a cluster); "+listenOff+": leave them to another executor")
+	flags.StringVar(&a.url, "webhook-url", "", "`URL` by which the API server reaches that address, https://HOST:PORT (default: the address itself; inside a\n"+
+		"cluster the Service "+defaultService+")")
+}
+
+// listenOff is the address of who does not listen.
+const listenOff = "off"
+
+// open begins to answer webhooks. Certificates are kept in the given store; nil: where replicas share them, if they do.
+func (a *admission) open(ctx context.Context, s surroundings, store webhook.Store) (*webhook.Webhook, error) {
+	handler, err := admit.Handler(admit.Options{
+		Config: s.config, Gates: s.gates, Logger: s.logger.With().Str("service", "admission").Logger(), Registry: s.health.metrics("admission"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	options := webhook.Options{
+		Config: s.config, Handler: handler, Logger: s.logger.With().Str("service", webhookName).Logger(), Store: store,
+		Listen: a.listen, URL: a.url, Ready: s.health.ready(webhookName),
+	}
+	namespace := environment("POD_NAMESPACE", defaultNamespace)
+	if _, err := rest.InClusterConfig(); err == nil && a.url == "" {
+		options.Service = &webhook.Service{Namespace: namespace, Name: environment("SERVICE_NAME", defaultService)}
+		if a.listen == "" {
+			options.Listen = defaultPort
+		}
+	}
+	if store == nil && options.Service == nil && a.url == "" {
+		options.Store = &webhook.Memory{} // nobody else answers at this address
+	} else if store == nil {
+		client, err := kubernetes.NewForConfig(s.config)
+		if err != nil {
+			return nil, fmt.Errorf("set up the store of the webhook's certificates: %w", err)
+		}
+		options.Store = &webhook.Secret{Client: client.CoreV1().Secrets(namespace), Name: environment("SECRET_NAME", defaultSecret)}
+	}
+	return webhook.Open(ctx, options)
+}
+
+func environment(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+const webhookName = "webhook"
+
+// webhookService keeps the webhooks registered.
+func webhookService(hook *webhook.Webhook) service {
+	return service{name: webhookName, run: func(ctx context.Context, _ surroundings) error { return hook.Run(ctx) }}
+}

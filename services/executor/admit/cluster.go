@@ -1,0 +1,93 @@
+package admit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+// apiServer looks things up at the API server.
+type apiServer struct {
+	pods      metadata.Getter
+	templates rest.Interface
+}
+
+// newAPIServer needs permission to get Pods and to create PodTemplates; it creates none, it only asks what would happen.
+func newAPIServer(config *rest.Config) (*apiServer, error) {
+	config = rest.CopyConfig(config)
+	config.UserAgent = "shiplog-admission"
+	config.QPS = -1
+	config.WarningHandler = rest.NoWarnings{} // they go to the user
+	pods, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("set up admission's connection to the API server: %w", err)
+	}
+	core, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("set up admission's connection to the API server: %w", err)
+	}
+	return &apiServer{pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), templates: core.CoreV1().RESTClient()}, nil
+}
+
+func (a *apiServer) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	pod, err := a.pods.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &pod.ObjectMeta, nil
+}
+
+// Judge asks what would become of a PodTemplate: the API server checks and defaults it as it does the template of any
+// workload of its own.
+func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) (Judgement, error) {
+	body, err := json.Marshal(tree{"apiVersion": "v1", "kind": "PodTemplate", "metadata": tree{"generateName": "cloneset-"}, "template": template})
+	if err != nil {
+		return Judgement{}, err
+	}
+	result := a.templates.Post().Namespace(namespace).Resource("podtemplates").Param("dryRun", metav1.DryRunAll).
+		Param("fieldValidation", metav1.FieldValidationWarn).SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
+		Body(body).Do(ctx)
+	var judgement Judgement
+	for _, warning := range result.Warnings() {
+		judgement.Warnings = append(judgement.Warnings, strings.ReplaceAll(warning.Text, `"template.`, `"spec.template.`))
+	}
+	err = result.Error() // this, and not Raw, reads the API server's account
+	if err == nil {
+		var answer struct{ Template tree }
+		raw, err := result.Raw()
+		if err == nil {
+			err = decodeTree(raw, &answer)
+		}
+		if err != nil {
+			return Judgement{}, fmt.Errorf("decode the API server's answer: %w", err)
+		}
+		judgement.Defaulted = answer.Template
+		return judgement, nil
+	}
+	status := (*apierrors.StatusError)(nil)
+	if !errors.As(err, &status) {
+		return Judgement{}, err
+	}
+	switch details := status.ErrStatus.Details; {
+	case apierrors.IsInvalid(err) && details != nil && len(details.Causes) > 0:
+		judgement.Problems = details.Causes
+	case status.ErrStatus.Code == http.StatusBadRequest: // it cannot even be read
+		judgement.Problems = []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Field: "template", Message: "Invalid value: " + status.ErrStatus.Message}}
+	default:
+		return Judgement{}, err
+	}
+	return judgement, nil
+}
