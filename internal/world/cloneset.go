@@ -4,16 +4,18 @@ import (
 	"encoding/json"
 	"time"
 
+	"shiplog.dev/api/kruise/apps/conversion"
 	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 )
 
-// CloneSet is what rules read of a CloneSet.
+// CloneSet is what rules read of a CloneSet, in v1beta1 whatever version the fact was in.
 type CloneSet struct {
 	Meta
 	// Seen is when the log took the fact that this state comes from.
 	Seen     time.Time
-	Spec     v1alpha1.CloneSetSpec
-	Status   v1alpha1.CloneSetStatus
+	Spec     v1beta1.CloneSetSpec
+	Status   v1beta1.CloneSetStatus
 	Template Template
 	// Claims are the trees of the claim templates.
 	Claims []map[string]any
@@ -24,7 +26,14 @@ type CloneSet struct {
 	UnderWay *UnderWay
 }
 
-func decodeCloneSet(data []byte) (*CloneSet, error) {
+func decodeCloneSet(version string, data []byte) (*CloneSet, error) {
+	if version == v1alpha1.GroupVersion.Version {
+		converted, err := conversion.CloneSetUp(data)
+		if err != nil {
+			return nil, err
+		}
+		data = converted
+	}
 	var wire struct {
 		Metadata metadata        `json:"metadata"`
 		Spec     json.RawMessage `json:"spec"`
@@ -34,6 +43,7 @@ func decodeCloneSet(data []byte) (*CloneSet, error) {
 		return nil, err
 	}
 	set := &CloneSet{Meta: wire.Metadata.meta()}
+	delete(set.Annotations, conversion.SavedKey) // it is about another version
 	var open struct {
 		Template json.RawMessage  `json:"template"`
 		Claims   []map[string]any `json:"volumeClaimTemplates"`
@@ -49,7 +59,7 @@ func decodeCloneSet(data []byte) (*CloneSet, error) {
 	if len(wire.Status) > 0 {
 		// A status that cannot be read is written anew.
 		if json.Unmarshal(wire.Status, &set.Status) != nil {
-			set.Status = v1alpha1.CloneSetStatus{}
+			set.Status = v1beta1.CloneSetStatus{}
 		}
 	}
 	return set, nil

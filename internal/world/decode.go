@@ -53,7 +53,7 @@ func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, erro
 	case *shiplogv1.Entry_ObjectObserved:
 		change.ref = RefOf(kind.ObjectObserved.GetObject())
 		if change.version, err = parseVersion(kind.ObjectObserved.GetResourceVersion()); err == nil {
-			change.object, err = decodeObject(change.ref, kind.ObjectObserved.GetJson())
+			change.object, err = decodeObject(change.ref, kind.ObjectObserved.GetObject().GetVersion(), kind.ObjectObserved.GetJson())
 		}
 		if err == nil && change.object != nil {
 			meta := metaOf(change.object)
@@ -77,12 +77,12 @@ func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, erro
 	return change, nil
 }
 
-func decodeObject(ref Ref, data []byte) (object any, err error) {
+func decodeObject(ref Ref, version string, data []byte) (object any, err error) {
 	switch (GroupResource{ref.Group, ref.Resource}) {
 	case GroupResource{"", ResourcePods}:
 		object, err = decodePod(data)
 	case GroupResource{GroupKruise, ResourceCloneSets}:
-		object, err = decodeCloneSet(data)
+		object, err = decodeCloneSet(version, data)
 	case GroupResource{GroupApps, ResourceRevisions}:
 		object, err = decodeRevision(data)
 	case GroupResource{"", ResourceNodes}:

@@ -67,7 +67,7 @@ func decodeCommand(sequence uint64, at time.Time, entry *shiplogv1.Entry, comman
 	switch effect := command.GetEffect().(type) {
 	case *shiplogv1.Command_Create:
 		under.verb = Create
-		under.created, err = decodeObject(under.Object, effect.Create.GetJson())
+		under.created, err = decodeObject(under.Object, command.GetObject().GetVersion(), effect.Create.GetJson())
 	case *shiplogv1.Command_Patch:
 		under.verb, under.patch = Patch, effect.Patch.GetJson()
 		if under.Object.Resource == ResourcePods {

@@ -34,8 +34,8 @@ func TestRealAPIServer(t *testing.T) {
 	}
 
 	// A CloneSet, and its status: a subresource of a custom resource.
-	clone := &shiplogv1.ObjectRef{Group: "apps.kruise.io", Version: "v1alpha1", Resource: "clonesets", Namespace: namespace, Name: "sample"}
-	created := run(&shiplogv1.Command{Object: clone, Effect: create(fmt.Sprintf(`{"apiVersion":"apps.kruise.io/v1alpha1","kind":"CloneSet",
+	clone := &shiplogv1.ObjectRef{Group: "apps.kruise.io", Version: "v1beta1", Resource: "clonesets", Namespace: namespace, Name: "sample"}
+	created := run(&shiplogv1.Command{Object: clone, Effect: create(fmt.Sprintf(`{"apiVersion":"apps.kruise.io/v1beta1","kind":"CloneSet",
 		"metadata":{"name":"sample","namespace":%q},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},
 		"spec":{"containers":[{"name":"main","image":"nginx:1"}]}}}}`, namespace))})
 	applied(created, 1)
@@ -59,7 +59,7 @@ func TestRealAPIServer(t *testing.T) {
 
 	// A Pod, of a scheduler that does not exist, so that nobody else touches it.
 	body := fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"sample-1","namespace":%q,"labels":{"a":"b"},"ownerReferences":[
-		{"apiVersion":"apps.kruise.io/v1alpha1","kind":"CloneSet","name":"sample","uid":%q,"controller":true}]},
+		{"apiVersion":"apps.kruise.io/v1beta1","kind":"CloneSet","name":"sample","uid":%q,"controller":true}]},
 		"spec":{"schedulerName":"absent","containers":[{"name":"main","image":"nginx:1"}]}}`, namespace, clone.Uid)
 	pod := &shiplogv1.ObjectRef{Version: "v1", Resource: "pods", Namespace: namespace, Name: "sample-1"}
 	first := run(&shiplogv1.Command{Object: pod, Effect: create(body)})

@@ -107,7 +107,7 @@ func cloneSet(name string, replicas, version int) *shiplogv1.Entry {
 		panic(err)
 	}
 	return &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
-		Object:          &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets, Namespace: "default", Name: name, Uid: "uid-" + name},
+		Object:          &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceCloneSets, Namespace: "default", Name: name, Uid: "uid-" + name},
 		ResourceVersion: fmt.Sprint(version), Json: data,
 	}}}
 }

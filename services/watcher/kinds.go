@@ -11,7 +11,7 @@ type kind struct {
 
 // kinds are watched in all namespaces. None of them holds secrets.
 var kinds = []kind{
-	watched("apps.kruise.io", "v1alpha1", "clonesets"),
+	watched("apps.kruise.io", "v1beta1", "clonesets"),
 	watched("apps", "v1", "controllerrevisions"),
 	watched("", "v1", "pods"),
 	watched("", "v1", "persistentvolumeclaims"),

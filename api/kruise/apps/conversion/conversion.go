@@ -47,6 +47,20 @@ func Convert(object []byte, version string) ([]byte, error) {
 	return json.Marshal(whole)
 }
 
+// CloneSetUp returns a CloneSet of v1alpha1 in v1beta1, for who knows what it is although it may not say so. Errors are
+// those of Convert.
+func CloneSetUp(object []byte) ([]byte, error) {
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(object, &whole); err != nil {
+		return nil, fmt.Errorf("decode the object: %w", err)
+	}
+	if err := rewrite(whole, upCloneSet, downCloneSet); err != nil {
+		return nil, fmt.Errorf("convert a CloneSet: %w", err)
+	}
+	whole["apiVersion"], _ = json.Marshal(v1beta1.GroupVersion.String())
+	return json.Marshal(whole)
+}
+
 // rewrite converts the parts of a CloneSet that differ between versions, in place.
 func rewrite(whole map[string]json.RawMessage, there, back func(parts) parts) error {
 	metadata, spec, labels, annotations := map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]string{}, map[string]string{}

@@ -253,7 +253,7 @@ func (r *round) idle(p *world.Pod) bool { return p.UnderWay == nil && !r.command
 
 func setRef(set *world.CloneSet) *shiplogv1.ObjectRef {
 	return &shiplogv1.ObjectRef{
-		Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets,
+		Group: world.GroupKruise, Version: v1beta1.GroupVersion.Version, Resource: world.ResourceCloneSets,
 		Namespace: set.Namespace, Name: set.Name, Uid: string(set.UID),
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 )
 
@@ -66,7 +66,7 @@ func TestPartition(t *testing.T) {
 	} {
 		value := intstr.Parse(test.partition)
 		set := valid(test.replicas)
-		set.Spec.UpdateStrategy.Partition = &value
+		set.Spec.UpdateStrategy.RollingUpdate.Partition = &value
 		spec, problem := readSpec(set)
 		if problem != "" {
 			t.Fatal(problem)
@@ -80,15 +80,15 @@ func TestPartition(t *testing.T) {
 // TestProblems: what cannot be acted on names its field.
 func TestProblems(t *testing.T) {
 	for _, test := range []struct {
-		spoil func(*v1alpha1.CloneSetSpec)
+		spoil func(*v1beta1.CloneSetSpec)
 		want  string
 	}{
-		{func(s *v1alpha1.CloneSetSpec) { s.Selector.MatchLabels = nil }, "spec.selector: is empty and would select every Pod"},
-		{func(s *v1alpha1.CloneSetSpec) { s.Template.Labels = nil }, `spec.template.metadata.labels: do not match spec.selector "app=web"`},
-		{func(s *v1alpha1.CloneSetSpec) { s.Template.Spec.Containers = nil }, "spec.template.spec.containers: is empty"},
-		{func(s *v1alpha1.CloneSetSpec) {
-			s.UpdateStrategy.MaxUnavailable = &intstr.IntOrString{Type: intstr.String, StrVal: "5"}
-		}, `spec.updateStrategy.maxUnavailable: "5" is neither a count nor a percentage such as 20%`},
+		{func(s *v1beta1.CloneSetSpec) { s.Selector.MatchLabels = nil }, "spec.selector: is empty and would select every Pod"},
+		{func(s *v1beta1.CloneSetSpec) { s.Template.Labels = nil }, `spec.template.metadata.labels: do not match spec.selector "app=web"`},
+		{func(s *v1beta1.CloneSetSpec) { s.Template.Spec.Containers = nil }, "spec.template.spec.containers: is empty"},
+		{func(s *v1beta1.CloneSetSpec) {
+			s.UpdateStrategy.RollingUpdate.MaxUnavailable = &intstr.IntOrString{Type: intstr.String, StrVal: "5"}
+		}, `spec.updateStrategy.rollingUpdate.maxUnavailable: "5" is neither a count nor a percentage such as 20%`},
 	} {
 		set := valid(3)
 		test.spoil(&set.Spec)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
@@ -149,7 +150,7 @@ func sameRevision(label, name string) bool {
 
 func (r *round) owners() []any {
 	return []any{map[string]any{
-		"apiVersion": world.GroupKruise + "/v1alpha1", "kind": "CloneSet", "name": r.set.Name, "uid": string(r.set.UID),
+		"apiVersion": v1beta1.GroupVersion.String(), "kind": "CloneSet", "name": r.set.Name, "uid": string(r.set.UID),
 		"controller": true, "blockOwnerDeletion": true,
 	}}
 }

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"shiplog.dev/api/kruise/apps/v1alpha1"
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 )
@@ -66,14 +65,15 @@ func readSpec(set *world.CloneSet) (spec, string) {
 		return spec{}, set.Malformed
 	}
 	in := &set.Spec
+	rolling := &in.UpdateStrategy.RollingUpdate
 	out := spec{
-		replicas: 1, paused: in.UpdateStrategy.Paused, minReadySeconds: in.MinReadySeconds,
+		replicas: 1, paused: rolling.Paused, policy: rolling.PodUpdatePolicy, minReadySeconds: in.MinReadySeconds,
 		historyLimit: 10, scaleUnavailable: math.MaxInt, specifiedDelete: map[string]bool{},
-		exclude: set.Labels[v1beta1.CloneSetScalingExcludePreparingDeleteKey] == "true",
-		claims:  set.Claims, reuseClaims: !in.ScaleStrategy.DisablePVCReuse, lifecycle: in.Lifecycle,
-		priority: in.UpdateStrategy.PriorityStrategy, scatter: in.UpdateStrategy.ScatterStrategy,
+		onDelete: in.UpdateStrategy.Type == v1beta1.OnDeleteCloneSetUpdateStrategyType, exclude: in.ScaleStrategy.ExcludePreparingDelete,
+		claims: set.Claims, reuseClaims: in.ScaleStrategy.EnablePVCReuse, lifecycle: in.Lifecycle,
+		priority: rolling.PriorityStrategy, scatter: rolling.ScatterStrategy,
 	}
-	if strategy := in.UpdateStrategy.InPlaceUpdateStrategy; strategy != nil {
+	if strategy := rolling.InPlaceUpdateStrategy; strategy != nil {
 		out.graceSeconds = strategy.GracePeriodSeconds
 	}
 	if in.Replicas != nil {
@@ -85,8 +85,7 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	for _, name := range in.ScaleStrategy.PodsToDelete {
 		out.specifiedDelete[name] = true
 	}
-	out.onDelete = in.UpdateStrategy.Type == v1alpha1.OnDeleteCloneSetUpdateStrategyType
-	if out.policy = v1beta1.CloneSetPodUpdatePolicy(in.UpdateStrategy.Type); out.onDelete || out.policy == "" {
+	if out.onDelete || out.policy == "" {
 		out.policy = v1beta1.RecreateCloneSetPodUpdatePolicy
 	}
 	var err error
@@ -115,10 +114,10 @@ func readSpec(set *world.CloneSet) (spec, string) {
 		roundUp func() bool
 		into    *int
 	}{
-		{"updateStrategy.maxSurge", in.UpdateStrategy.MaxSurge, "0", func() bool { return true }, &surge},
-		{"updateStrategy.maxUnavailable", in.UpdateStrategy.MaxUnavailable, v1beta1.DefaultCloneSetMaxUnavailable, func() bool { return surge == 0 || out.paused }, &unavailable},
+		{"updateStrategy.rollingUpdate.maxSurge", rolling.MaxSurge, "0", func() bool { return true }, &surge},
+		{"updateStrategy.rollingUpdate.maxUnavailable", rolling.MaxUnavailable, v1beta1.DefaultCloneSetMaxUnavailable, func() bool { return surge == 0 || out.paused }, &unavailable},
 		{"scaleStrategy.maxUnavailable", in.ScaleStrategy.MaxUnavailable, "100%", func() bool { return true }, &up},
-		{"updateStrategy.partition", in.UpdateStrategy.Partition, "0", func() bool { return true }, &partition},
+		{"updateStrategy.rollingUpdate.partition", rolling.Partition, "0", func() bool { return true }, &partition},
 	}
 	for _, field := range fields {
 		value := intstr.Parse(field.unset)
@@ -136,7 +135,7 @@ func readSpec(set *world.CloneSet) (spec, string) {
 	if in.ScaleStrategy.MaxUnavailable != nil {
 		out.scaleUnavailable = up
 	}
-	if value := in.UpdateStrategy.Partition; value != nil && value.Type == intstr.String && out.replicas > 1 && partition >= out.replicas && percentOf(*value) < 100 {
+	if value := rolling.Partition; value != nil && value.Type == intstr.String && out.replicas > 1 && partition >= out.replicas && percentOf(*value) < 100 {
 		partition = out.replicas - 1
 	}
 	out.partition = min(max(partition, 0), out.replicas)
