@@ -23,7 +23,7 @@ func (u *users) heal() {
 	for _, o := range u.s.cloneSets() {
 		u.s.api.edit(o, "a user", func(tree map[string]any) {
 			spec := child(tree, "spec")
-			child(spec, "updateStrategy")["paused"] = false
+			rolling(spec)["paused"] = false
 			for _, entry := range child(child(spec, "template"), "spec")["containers"].([]any) {
 				container := entry.(map[string]any)
 				if strings.HasPrefix(container["image"].(string), "bad") {
@@ -35,7 +35,7 @@ func (u *users) heal() {
 	u.s.after(time.Minute, func() {
 		u.onBroken(func(held, _ *object) {
 			u.s.api.edit(held, "a user", func(tree map[string]any) {
-				child(child(tree, "spec"), "updateStrategy")["partition"] = float64(0)
+				rolling(child(tree, "spec"))["partition"] = float64(0)
 			})
 		})
 	})
@@ -66,12 +66,16 @@ func edit(name string, change func(s *simulation, o *object, spec map[string]any
 	}
 }
 
+// rolling is where the fields of a rolling update are in a spec.
+func rolling(spec map[string]any) map[string]any {
+	return child(child(spec, "updateStrategy"), "rollingUpdate")
+}
+
 // drawBudgets draws the numbers of an update strategy that admission takes.
 func drawBudgets(r *rand.Rand, strategy map[string]any) {
-	kind, _ := strategy["type"].(string)
 	surge := []any{nil, nil, nil, float64(1), float64(2), "20%", "50%"}[r.IntN(7)]
 	unavailable := []any{nil, nil, float64(1), float64(2), "10%", "50%", "100%", float64(0)}[r.IntN(8)]
-	if kind == "InPlaceOnly" {
+	if strategy["podUpdatePolicy"] == "InPlaceOnly" {
 		surge = nil
 	}
 	if surge == nil && unavailable == float64(0) {
@@ -85,11 +89,18 @@ func drawBudgets(r *rand.Rand, strategy map[string]any) {
 	}
 }
 
-var updateTypes = []string{"ReCreate", "InPlaceIfPossible", "InPlaceIfPossible", "InPlaceIfPossible", "InPlaceOnly", "OnDelete"}
+// onDelete is a type; the others are policies of type RollingUpdate.
+const onDelete = "OnDelete"
+
+var updateTypes = []string{"ReCreate", "InPlaceIfPossible", "InPlaceIfPossible", "InPlaceIfPossible", "InPlaceOnly", onDelete}
 
 // drawCloneSet returns, as an item, the creation of a CloneSet.
 func drawCloneSet(r *rand.Rand, name string) Item {
-	strategy := map[string]any{"type": updateTypes[r.IntN(len(updateTypes))]}
+	kind, strategy := "RollingUpdate", map[string]any{"podUpdatePolicy": updateTypes[r.IntN(len(updateTypes))]}
+	if strategy["podUpdatePolicy"] == onDelete {
+		kind = onDelete
+		delete(strategy, "podUpdatePolicy")
+	}
 	drawBudgets(r, strategy)
 	if r.IntN(4) == 0 {
 		strategy["partition"] = drawPartition(r)
@@ -103,7 +114,7 @@ func drawCloneSet(r *rand.Rand, name string) Item {
 		"template": map[string]any{
 			"metadata": map[string]any{"labels": map[string]any{"app": name}}, "spec": map[string]any{"containers": containers},
 		},
-		"updateStrategy": strategy,
+		"updateStrategy": map[string]any{"type": kind, "rollingUpdate": strategy},
 	}
 	if r.IntN(3) == 0 {
 		spec["minReadySeconds"] = float64(1 + r.IntN(15))
@@ -126,7 +137,7 @@ func drawCloneSet(r *rand.Rand, name string) Item {
 	}
 	if chance(4) {
 		spec["volumeClaimTemplates"] = []any{map[string]any{"metadata": map[string]any{"name": "data"}, "spec": map[string]any{}}}
-		child(spec, "scaleStrategy")["disablePVCReuse"] = chance(2)
+		child(spec, "scaleStrategy")["enablePVCReuse"] = !chance(2)
 	}
 	if len(containers) > 1 && chance(2) {
 		for i, key := range []string{"p_0", "p_1"} {
@@ -148,7 +159,7 @@ func drawCloneSet(r *rand.Rand, name string) Item {
 		tree := map[string]any{}
 		read(data, &tree)
 		s.api.put(setRef(name), map[string]any{
-			"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet",
+			"apiVersion": "apps.kruise.io/v1beta1", "kind": "CloneSet",
 			"metadata": map[string]any{"name": name, "namespace": "default", "generation": float64(1)}, "spec": tree,
 		}, writer{name: "a user"})
 	}, "CloneSet %s is created, with a Service: %v, %s", name, routed, data)
@@ -189,7 +200,7 @@ func drawEdit(r *rand.Rand, name string) Item {
 	case 8, 9:
 		paused := r.IntN(2) == 0
 		return set(fmt.Sprintf("paused %v", paused), func(_ *simulation, _ *object, spec map[string]any, _ *rand.Rand) {
-			child(spec, "updateStrategy")["paused"] = paused
+			rolling(spec)["paused"] = paused
 		})
 	case 10, 11:
 		partition := drawPartition(r)
@@ -197,7 +208,7 @@ func drawEdit(r *rand.Rand, name string) Item {
 			partition = float64(0)
 		}
 		return set(fmt.Sprintf("partition %v", partition), func(_ *simulation, _ *object, spec map[string]any, _ *rand.Rand) {
-			child(spec, "updateStrategy")["partition"] = partition
+			rolling(spec)["partition"] = partition
 		})
 	case 12, 13, 14:
 		n, lower := 1+r.IntN(3), r.IntN(2) == 0
@@ -212,7 +223,7 @@ func drawEdit(r *rand.Rand, name string) Item {
 	case 16:
 		value := fmt.Sprint(r.IntN(3))
 		return set("env becomes "+value+", unless the type is InPlaceOnly", func(_ *simulation, _ *object, spec map[string]any, _ *rand.Rand) {
-			if strategy := child(spec, "updateStrategy"); strategy["type"] == "InPlaceOnly" {
+			if rolling(spec)["podUpdatePolicy"] == "InPlaceOnly" {
 				return
 			}
 			container(spec, 0)["env"] = []any{map[string]any{"name": "A", "value": value}}
@@ -222,10 +233,10 @@ func drawEdit(r *rand.Rand, name string) Item {
 		drawBudgets(r, strategy)
 		data, _ := json.Marshal(strategy)
 		return set("budgets become "+string(data)+", without surge if InPlaceOnly", func(_ *simulation, _ *object, spec map[string]any, _ *rand.Rand) {
-			held := child(spec, "updateStrategy")
+			held := rolling(spec)
 			for _, key := range []string{"maxSurge", "maxUnavailable"} {
 				delete(held, key)
-				if value, has := strategy[key]; has && held["type"] != "InPlaceOnly" {
+				if value, has := strategy[key]; has && held["podUpdatePolicy"] != "InPlaceOnly" {
 					held[key] = value
 				}
 			}

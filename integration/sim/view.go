@@ -206,36 +206,42 @@ func readCloneSet(raw []byte) *cloneSet {
 				MaxUnavailable any
 			}
 			UpdateStrategy struct {
-				Type                                string
-				Partition, MaxUnavailable, MaxSurge any
-				Paused                              bool
+				Type          string
+				RollingUpdate struct {
+					PodUpdatePolicy                     string
+					Partition, MaxUnavailable, MaxSurge any
+					Paused                              bool
+				}
 			}
 		}
 		Status statusView
 	}
 	read(raw, &wire)
 	spec := wire.Spec
+	rolling := spec.UpdateStrategy.RollingUpdate
 	out := &cloneSet{
 		name: wire.Metadata.Name, generation: wire.Metadata.Generation, replicas: spec.Replicas, minReady: spec.MinReadySeconds,
-		historyLimit: 10, paused: spec.UpdateStrategy.Paused, kind: spec.UpdateStrategy.Type, template: spec.Template.essence(),
+		historyLimit: 10, paused: rolling.Paused, kind: rolling.PodUpdatePolicy, template: spec.Template.essence(),
 		podsToDelete: spec.ScaleStrategy.PodsToDelete, status: wire.Status, scaleUnavailable: math.MaxInt, hooked: len(spec.Lifecycle) > 0,
 	}
 	if spec.RevisionHistoryLimit != nil {
 		out.historyLimit = *spec.RevisionHistoryLimit
 	}
-	if out.kind == "" {
+	if spec.UpdateStrategy.Type == onDelete {
+		out.kind = onDelete
+	} else if out.kind == "" {
 		out.kind = "ReCreate"
 	}
-	surge := share(spec.UpdateStrategy.MaxSurge, out.replicas, "0", true)
+	surge := share(rolling.MaxSurge, out.replicas, "0", true)
 	if !out.paused {
 		out.surge = surge
 	}
-	out.unavailable = share(spec.UpdateStrategy.MaxUnavailable, out.replicas, "20%", out.surge == 0)
+	out.unavailable = share(rolling.MaxUnavailable, out.replicas, "20%", out.surge == 0)
 	if value := spec.ScaleStrategy.MaxUnavailable; value != nil {
 		out.scaleUnavailable = share(value, out.replicas, "", true)
 	}
-	out.partition = min(share(spec.UpdateStrategy.Partition, out.replicas, "0", true), out.replicas)
-	if text, is := spec.UpdateStrategy.Partition.(string); is && text != "100%" && out.replicas > 1 && out.partition == out.replicas {
+	out.partition = min(share(rolling.Partition, out.replicas, "0", true), out.replicas)
+	if text, is := rolling.Partition.(string); is && text != "100%" && out.replicas > 1 && out.partition == out.replicas {
 		out.partition--
 	}
 	return out

@@ -62,7 +62,7 @@ func (w *watcher) change(o *object) {
 // apiVersions are those that the watcher reads.
 func apiVersion(group string) string {
 	if group == world.GroupKruise {
-		return "v1alpha1"
+		return "v1beta1"
 	}
 	return "v1"
 }
