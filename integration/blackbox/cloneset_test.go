@@ -21,7 +21,7 @@ func TestJobOfACloneSet(t *testing.T) {
 
 	apply(cloneSet("web", 3, "nginx:1.20", "false", inPlace))
 	testbed.Eventually(t, time.Minute, settled(t, namespace, "web", 3, "nginx:1.20"))
-	if got := field(t, namespace, "web", ".spec.updateStrategy.partition"); got != "0" {
+	if got := kubectl(t, "", "get", alphaCloneSets, "web", "-n", namespace, "-o", "jsonpath={.spec.updateStrategy.partition}"); got != "0" {
 		t.Errorf("partition is stored as %q, Argo CD's health check reads 0", got)
 	}
 

@@ -27,8 +27,11 @@ import (
 const (
 	// assertEvery is how often what is registered is compared with what should be.
 	assertEvery = 30 * time.Second
-	// retryAfter a failure.
-	retryAfter = 2 * time.Second
+	// firstRetry after a failure; each after it waits twice as long, up to lastRetry.
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 2 * time.Second
+	// patience with an API server that has not taken note yet, before it is a matter for the log.
+	patience = 10 * time.Second
 	// maxLoads bounds how often certificates are loaded again because another replica changed them.
 	maxLoads = 10
 	// servicePort is that of the Service; it leads to the port that is listened on.
@@ -210,6 +213,7 @@ func (w *Webhook) Run(ctx context.Context) error {
 	log := w.options.Logger
 	tell := w.options.Ready
 	reached, failures := false, 0
+	var since, said time.Time // it failed first, and the log said so last
 	for {
 		wait := assertEvery
 		changed, err := w.assert(ctx)
@@ -218,21 +222,29 @@ func (w *Webhook) Run(ctx context.Context) error {
 		}
 		if err == nil && !reached {
 			if err = w.reach(ctx); err == nil {
-				reached, failures = true, 0
+				reached = true
 				log.Info().Str("at", w.Where()).Msg("the API server reaches admission")
 			}
 		}
-		if err != nil && ctx.Err() == nil {
-			wait = retryAfter
-			if failures++; failures%patience == 0 {
-				log.Error().Err(err).Str("at", w.Where()).Msg("the API server does not reach admission: CloneSets can be created, changed and " +
-					"read in v1alpha1 only when it does; Pods are not concerned. Is this address right (--webhook-url), and open?")
+		switch now := time.Now(); {
+		case err == nil:
+			failures, since, said = 0, time.Time{}, time.Time{}
+		case ctx.Err() == nil:
+			if since.IsZero() {
+				since = now
+			}
+			wait = min(firstRetry<<min(failures, 10), lastRetry)
+			failures++
+			if now.Sub(since) >= patience && now.Sub(said) >= assertEvery {
+				said = now
+				log.Error().Err(err).Str("at", w.Where()).Msg("the API server does not reach admission: until it does, CloneSets cannot be created, " +
+					"edited or read as v1alpha1; Pods are not concerned. Is this address right (--webhook-url), and open?")
 			} else {
 				log.Debug().Err(err).Msg("the API server does not reach admission yet")
 			}
 		}
 		// A Service leads only to those who are ready.
-		if tell != nil && (reached || failures >= patience || w.options.Service != nil) {
+		if tell != nil && (reached || !said.IsZero() || w.options.Service != nil) {
 			tell()
 			tell = nil
 		}
@@ -248,9 +260,6 @@ func (w *Webhook) Run(ctx context.Context) error {
 		}
 	}
 }
-
-// patience is how many failures in a row are worth a line in the log.
-const patience = 5
 
 // Close stops answering, for who never comes to Run.
 func (w *Webhook) Close() error { return w.server.Close() }

@@ -256,7 +256,7 @@ func TestProtectedIsNotDeleted(t *testing.T) {
 	}
 }
 
-// With nobody to answer, the stored version is read, status written, Pods made and unprotected CloneSets deleted; a change
+// With nobody to answer, the stored version is read and scaled, status written, Pods made and unprotected CloneSets deleted; a change
 // waits (design: executor down).
 func TestNobodyAnswers(t *testing.T) {
 	b := open(t, "")
@@ -265,6 +265,9 @@ func TestNobodyAnswers(t *testing.T) {
 	b.get("v1beta1", set.GetName())
 	status := `{"status":{"replicas":1,"readyReplicas":0,"availableReplicas":0,"updatedReplicas":0,"updatedReadyReplicas":0}}`
 	if _, err := b.beta().Patch(t.Context(), set.GetName(), types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.beta().Patch(t.Context(), set.GetName(), types.MergePatchType, []byte(`{"spec":{"replicas":3}}`), metav1.PatchOptions{}, "scale"); err != nil {
 		t.Error(err)
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "free"}, Spec: corev1.PodSpec{SchedulerName: "none", Containers: []corev1.Container{{Name: "main", Image: "nginx:1"}}}}
