@@ -38,15 +38,14 @@ const (
 	defaultNamespace = "kruise-system"
 	defaultService   = "kruise-webhook-service"
 	defaultSecret    = "kruise-webhook-certs"
-	defaultPort      = ":9876"
 )
 
 // admission says how the API server reaches the webhooks.
 type admission struct{ listen, url string }
 
 func (a *admission) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&a.listen, "webhook-listen", "", "`ADDRESS` at which the API server's webhooks are answered (default: a free port of the\n"+
-		"address that this machine has towards the API server; "+defaultPort+" inside a cluster); "+listenOff+": leave them to another executor")
+	flags.StringVar(&a.listen, "webhook-listen", "", "`ADDRESS` at which the API server's webhooks are answered (default: port 9876, or a free\n"+
+		"one, of the address that this machine has towards the API server); "+listenOff+": leave them to another executor")
 	flags.StringVar(&a.url, "webhook-url", "", "`URL` by which the API server reaches that address, https://HOST:PORT (default: the address itself; inside a\n"+
 		"cluster the Service "+defaultService+")")
 }
@@ -56,6 +55,11 @@ const listenOff = "off"
 
 // open begins to answer webhooks. Certificates are kept in the given store; nil: where replicas share them, if they do.
 func (a *admission) open(ctx context.Context, s surroundings, store webhook.Store) (*webhook.Webhook, error) {
+	if a.url != "" {
+		if err := webhook.CheckURL(a.url); err != nil {
+			return nil, usageError{fmt.Errorf("--webhook-url: %w", err)}
+		}
+	}
 	handler, err := admit.Handler(admit.Options{
 		Config: s.config, Gates: s.gates, Logger: s.logger.With().Str("service", "admission").Logger(), Registry: s.health.metrics("admission"),
 	})
@@ -70,7 +74,7 @@ func (a *admission) open(ctx context.Context, s surroundings, store webhook.Stor
 	if _, err := rest.InClusterConfig(); err == nil && a.url == "" {
 		options.Service = &webhook.Service{Namespace: namespace, Name: environment("SERVICE_NAME", defaultService)}
 		if a.listen == "" {
-			options.Listen = defaultPort
+			options.Listen = fmt.Sprint(":", webhook.Port)
 		}
 	}
 	if store == nil && options.Service == nil && a.url == "" {

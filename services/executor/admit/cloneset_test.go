@@ -265,6 +265,23 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// cloneset A2, A5: kubectl apply replaces lists whole, and a new tag makes no new policy, so that a running Pod can take it.
+func TestPullPolicyStays(t *testing.T) {
+	for _, c := range []struct{ was, policy, now, defaulted, want string }{
+		{"i:1", "IfNotPresent", "i:latest", "Always", "IfNotPresent"},
+		{"i", "Always", "i:1", "IfNotPresent", "Always"},
+		{"i:1", "Always", "i:2", "IfNotPresent", "IfNotPresent"}, // the user had set it, and took it away
+		{"i@sha256:" + strings.Repeat("a", 64), "IfNotPresent", "i", "Always", "IfNotPresent"},
+		{"I::", "Always", "i:2", "IfNotPresent", "IfNotPresent"},
+	} {
+		got := fill(tree{"name": "main", "image": c.now}, tree{"name": "main", "image": c.now, "imagePullPolicy": c.defaulted},
+			tree{"name": "main", "image": c.was, "imagePullPolicy": c.policy}, false).(tree)["imagePullPolicy"]
+		if got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
+
 // cloneset A2: the patch is in the version of the request.
 func TestDefaults(t *testing.T) {
 	defaulted := tree{"metadata": tree{"labels": tree{"a": "b"}, "creationTimestamp": nil}, "spec": tree{

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -91,6 +92,8 @@ func fill(value, defaulted, old any, fresh bool) any {
 			switch {
 			case has && present != nil:
 				filled[key] = fill(present, add, past, fresh || !had)
+			case key == "imagePullPolicy" && had && past == pullPolicy(before["image"]):
+				filled[key] = past
 			case !derived[key] && add != nil && (fresh || had):
 				filled[key] = add
 			}
@@ -115,6 +118,24 @@ func fill(value, defaulted, old any, fresh bool) any {
 // derived are fields that the API server writes beside others and that say nothing of their own. OpenKruise's defaults do
 // not have them, so adding them would make an update of the image one that needs new Pods.
 var derived = map[string]bool{"creationTimestamp": true, "serviceAccount": true}
+
+// pullPolicy is what the API server gives a container of an image without a policy. It is the one default that follows from
+// a field which a running Pod can take a change of; a Pod cannot change its policy. So a container keeps what it was given by
+// default, as it would in a Deployment, where kubectl apply changes the image alone.
+func pullPolicy(image any) any {
+	text, _ := image.(string)
+	named, err := reference.ParseNormalizedNamed(text)
+	if err != nil {
+		return nil
+	}
+	if _, digested := named.(reference.Digested); digested {
+		return string(corev1.PullIfNotPresent)
+	}
+	if tagged, is := named.(reference.Tagged); is && tagged.Tag() != "latest" {
+		return string(corev1.PullIfNotPresent)
+	}
+	return string(corev1.PullAlways)
+}
 
 // sameElement finds what a list's element was before: the one with its name, or without names the one at its place.
 func sameElement(element any, at int, before []any) (any, bool) {

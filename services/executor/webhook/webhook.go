@@ -38,6 +38,9 @@ const (
 	servicePort = 443
 )
 
+// Port is listened on by default (install-and-config 2.2).
+const Port = 9876
+
 // Service in front of all replicas.
 type Service struct{ Namespace, Name string }
 
@@ -47,7 +50,7 @@ type Options struct {
 	Handler http.Handler
 	Logger  zerolog.Logger
 	Store   Store
-	// Listen is the address to listen on; "": a free port of the address that this machine has towards the API server.
+	// Listen is the address to listen on; "": Port, or a free one, of the address that this machine has towards the API server.
 	Listen string
 	// URL by which the API server calls us, without a path; "": that of Listen. Not with Service.
 	URL string
@@ -74,17 +77,9 @@ type Webhook struct {
 // Open listens and answers from now on; Run tells the API server. Errors: an address or URL that cannot be used, or
 // certificates that cannot be kept.
 func Open(ctx context.Context, options Options) (*Webhook, error) {
-	listen := options.Listen
-	if listen == "" {
-		host, err := towards(options.Config)
-		if err != nil {
-			return nil, fmt.Errorf("find the address that the API server can call: %w; give --webhook-listen and --webhook-url", err)
-		}
-		listen = net.JoinHostPort(host, "0")
-	}
-	listener, err := net.Listen("tcp", listen)
+	listener, err := listen(options)
 	if err != nil {
-		return nil, fmt.Errorf("listen for the API server's webhooks (--webhook-listen %s): %w", options.Listen, err)
+		return nil, err
 	}
 	w := &Webhook{options: options, served: make(chan error, 1)}
 	if err = w.address(listener.Addr()); err == nil {
@@ -98,6 +93,26 @@ func Open(ctx context.Context, options Options) (*Webhook, error) {
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.present}}
 	go func() { w.served <- w.server.ServeTLS(listener, "", "") }()
 	return w, nil
+}
+
+func listen(options Options) (net.Listener, error) {
+	address := options.Listen
+	if address == "" {
+		host, err := towards(options.Config)
+		if err != nil {
+			return nil, fmt.Errorf("find the address that the API server can call: %w; give --webhook-listen and --webhook-url", err)
+		}
+		// The same address after a restart: each change of it makes the API server begin its watches of CloneSets anew.
+		if listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(Port))); err == nil {
+			return listener, nil
+		}
+		address = net.JoinHostPort(host, "0")
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API server's webhooks (--webhook-listen %s): %w", options.Listen, err)
+	}
+	return listener, nil
 }
 
 // towards is the address that this machine has in the direction of the API server: a loopback address for one on this machine.
@@ -135,12 +150,23 @@ func (w *Webhook) address(listening net.Addr) error {
 		}
 		w.options.URL = "https://" + net.JoinHostPort(host, strconv.Itoa(at.Port))
 	}
-	parsed, err := url.Parse(w.options.URL)
+	host, err := hostOf(w.options.URL)
+	w.names = []string{host, "localhost"}
+	return err
+}
+
+// CheckURL says what is wrong with a URL for Options.
+func CheckURL(text string) error {
+	_, err := hostOf(text)
+	return err
+}
+
+func hostOf(text string) (string, error) {
+	parsed, err := url.Parse(text)
 	if err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.Path != "" || parsed.RawQuery != "" {
-		return fmt.Errorf("--webhook-url %q: want https://HOST:PORT, without a path", w.options.URL)
+		return "", fmt.Errorf("%q is not of the form https://HOST:PORT", text)
 	}
-	w.names = []string{parsed.Hostname(), "localhost"}
-	return nil
+	return parsed.Hostname(), nil
 }
 
 // Where says in words how the API server calls us.
