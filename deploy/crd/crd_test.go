@@ -204,7 +204,7 @@ func TestV1beta1Rules(t *testing.T) {
 		{inPlace(`{"imagePreDownloadTimeoutSeconds":-1}`), "imagePreDownloadTimeoutSeconds must be greater than or equal to 0"},
 		{inPlace(`{"imagePreDownloadMinUpdatedReadyPods":-1}`), "imagePreDownloadMinUpdatedReadyPods must be greater than or equal to 0"},
 		{inPlace(`{"imagePreDownloadParallelism":2,"imagePreDownloadTimeoutSeconds":3,"imagePreDownloadMinUpdatedReadyPods":4}`), ""},
-		{`{"spec":{"updateStrategy":{"type":"ReCreate"}}}`, `spec.updateStrategy.type: Unsupported value: "ReCreate"`},
+		{`{"spec":{"updateStrategy":{"type":"Other"}}}`, `spec.updateStrategy.type: Unsupported value: "Other"`},
 		{`{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":{"podUpdatePolicy":"InPlaceOnly","maxSurge":1}}}}`, ""},
 		{`{"spec":{"scaleStrategy":{"enablePVCReuse":true,"excludePreparingDelete":true}}}`, ""},
 	} {

@@ -1,7 +1,7 @@
 // Command complete adds to generated CRDs what the markers of controller-gen cannot say: a sketch of the Pod template, so
 // that the API server itself can check the few fields that matter, bounds on label selectors, without which the cost
-// of the rules over them has no limit, and who converts between versions. Everything else of a template stays without a
-// schema. It rewrites the files that it is given and touches nothing else.
+// of the rules over them has no limit, who converts between versions, and where v1beta1 takes fields in their old places.
+// Everything else of a template stays without a schema. It rewrites the files that it is given and touches nothing else.
 package main
 
 import (
@@ -41,6 +41,7 @@ func complete(path string) error {
 		return fmt.Errorf("decode %s: %w", path, err)
 	}
 	crd.Spec.Conversion = conversion()
+	takeOldPlaces(crd.Spec.Versions)
 	for i := range crd.Spec.Versions {
 		root := crd.Spec.Versions[i].Schema.OpenAPIV3Schema
 		spec := root.Properties["spec"]
@@ -54,6 +55,31 @@ func complete(path string) error {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
 	return os.WriteFile(path, out, 0o644)
+}
+
+// takeOldPlaces lets v1beta1 take the fields of v1alpha1 where they were, as kubectl sends them that takes the newest version by
+// itself: `kubectl patch clone web -p '{"spec": {"updateStrategy": {"partition": 2}}}'`. Admission moves them; without a schema
+// the API server would drop them before. They have no defaults, and nothing reads them.
+func takeOldPlaces(versions []apiextensionsv1.CustomResourceDefinitionVersion) {
+	at := func(version, strategy string) map[string]apiextensionsv1.JSONSchemaProps {
+		for i := range versions {
+			if versions[i].Name == version {
+				return versions[i].Schema.OpenAPIV3Schema.Properties["spec"].Properties[strategy].Properties
+			}
+		}
+		panic("no version " + version)
+	}
+	for _, strategy := range []string{"scaleStrategy", "updateStrategy"} {
+		old, now := at("v1alpha1", strategy), at("v1beta1", strategy)
+		for name, schema := range old {
+			if _, has := now[name]; !has {
+				schema = *schema.DeepCopy()
+				schema.Default = nil
+				schema.Description = "Taken here for v1alpha1's sake, and moved to its place in v1beta1 when it is written."
+				now[name] = schema
+			}
+		}
+	}
 }
 
 // conversion names the webhook that converts. Where the API server finds it, and whose certificates it trusts, is known

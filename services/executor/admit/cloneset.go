@@ -123,11 +123,12 @@ func readBoth(r request) (set, old *cloneSet, refusal verdict) {
 
 // mutateCloneSet fills in the defaults that the schema cannot (cloneset A2). Its patch is in the version of the request.
 func (r rules) mutateCloneSet(ctx context.Context, q request) (verdict, error) {
+	var answer verdict
+	q.object, answer.patch, answer.warnings = fromOldPlaces(q)
 	set, old, unreadable := readBoth(q)
 	if unreadable.refusal != nil || set == nil {
-		return verdict{}, nil // the schema comes next, and names the field
+		return answer, nil // the schema comes next, and names the field
 	}
-	var answer verdict
 	if policy := set.policy(); policy == v1beta1.InPlaceIfPossibleCloneSetPodUpdatePolicy || policy == v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy {
 		if set.update["inPlaceUpdateStrategy"] == nil {
 			answer.patch = append(answer.patch, operation{"add", pointer(set.rolling.Child("inPlaceUpdateStrategy")), tree{}})

@@ -265,6 +265,29 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// cloneset 2.1: kubectl takes the newest version, scripts write the places of v1alpha1.
+func TestOldPlaces(t *testing.T) {
+	for _, c := range []struct{ version, spec, patch string }{
+		{"v1alpha1", `updateStrategy: {type: InPlaceOnly, partition: 2, inPlaceUpdateStrategy: {}}`, `null`},
+		{"v1beta1", `updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 0, paused: true}}`, `null`},
+		{"v1beta1", `updateStrategy: {type: RollingUpdate, partition: 2, paused: false, rollingUpdate: {podUpdatePolicy: ReCreate, partition: 0, paused: true}}`,
+			`[{"op":"replace","path":"/spec/updateStrategy","value":{"rollingUpdate":{"partition":2,"paused":false,"podUpdatePolicy":"ReCreate"},"type":"RollingUpdate"}}]`},
+		{"v1beta1", `updateStrategy: {type: InPlaceIfPossible, rollingUpdate: {podUpdatePolicy: ReCreate, inPlaceUpdateStrategy: {imagePreDownloadParallelism: 2}}, inPlaceUpdateStrategy: {gracePeriodSeconds: 5}}`,
+			`[{"op":"replace","path":"/spec/updateStrategy","value":{"rollingUpdate":{"inPlaceUpdateStrategy":{"gracePeriodSeconds":5,"imagePreDownloadParallelism":2},"podUpdatePolicy":"InPlaceIfPossible"},"type":"RollingUpdate"}}]`},
+		{"v1beta1", `scaleStrategy: {disablePVCReuse: true, enablePVCReuse: true, podsToDelete: [a]}`,
+			`[{"op":"replace","path":"/spec/scaleStrategy","value":{"enablePVCReuse":false,"podsToDelete":["a"]}}]`},
+	} {
+		given, err := rules{gate.Set{gate.TemplateNoDefaults: true}, &cluster{}, nil}.mutateCloneSet(t.Context(),
+			request{operation: "UPDATE", version: c.version, object: raw(t, c.version, "", sound+", "+c.spec), old: raw(t, c.version, "", sound)})
+		if got, _ := json.Marshal(given.patch); err != nil || string(got) != c.patch {
+			t.Errorf("%s: patch is\n%s\nwant\n%s", c.spec, got, c.patch)
+		}
+		if (len(given.warnings) > 0) != (c.patch != "null") {
+			t.Errorf("%s: warns %q", c.spec, given.warnings)
+		}
+	}
+}
+
 // cloneset A2, A5: kubectl apply replaces lists whole, and a new tag makes no new policy, so that a running Pod can take it.
 func TestPullPolicyStays(t *testing.T) {
 	for _, c := range []struct{ was, policy, now, defaulted, want string }{

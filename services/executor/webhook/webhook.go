@@ -8,10 +8,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +91,7 @@ func Open(ctx context.Context, options Options) (*Webhook, error) {
 		listener.Close()
 		return nil, err
 	}
-	w.server = &http.Server{Handler: options.Handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute,
+	w.server = &http.Server{Handler: options.Handler, ErrorLog: log.New(errorLog{options.Logger}, "", 0), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.present}}
 	go func() { w.served <- w.server.ServeTLS(listener, "", "") }()
 	return w, nil
@@ -188,6 +190,14 @@ func (w *Webhook) Conversion() *apiextensionsv1.WebhookClientConfig {
 	return config
 }
 
+// errorLog takes what the HTTP server says of connections, for example of an API server that still has an older certificate.
+type errorLog struct{ logger zerolog.Logger }
+
+func (e errorLog) Write(line []byte) (int, error) {
+	e.logger.Debug().Msg(strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
 func (w *Webhook) present(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -236,7 +246,7 @@ func (w *Webhook) renew(ctx context.Context) error {
 // Errors: the listener failed.
 func (w *Webhook) Run(ctx context.Context) error {
 	defer w.server.Close()
-	log := w.options.Logger
+	logger := w.options.Logger
 	tell := w.options.Ready
 	reached, failures := false, 0
 	var since, said time.Time // it failed first, and the log said so last
@@ -249,7 +259,7 @@ func (w *Webhook) Run(ctx context.Context) error {
 		if err == nil && !reached {
 			if err = w.reach(ctx); err == nil {
 				reached = true
-				log.Info().Str("at", w.Where()).Msg("the API server reaches admission")
+				logger.Info().Str("at", w.Where()).Msg("the API server reaches admission")
 			}
 		}
 		switch now := time.Now(); {
@@ -263,10 +273,10 @@ func (w *Webhook) Run(ctx context.Context) error {
 			failures++
 			if now.Sub(since) >= patience && now.Sub(said) >= assertEvery {
 				said = now
-				log.Error().Err(err).Str("at", w.Where()).Msg("the API server does not reach admission: until it does, CloneSets cannot be created, " +
+				logger.Error().Err(err).Str("at", w.Where()).Msg("the API server does not reach admission: until it does, CloneSets cannot be created, " +
 					"edited or read as v1alpha1; Pods are not concerned. Is this address right (--webhook-url), and open?")
 			} else {
-				log.Debug().Err(err).Msg("the API server does not reach admission yet")
+				logger.Debug().Err(err).Msg("the API server does not reach admission yet")
 			}
 		}
 		// A Service leads only to those who are ready.

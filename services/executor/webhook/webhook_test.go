@@ -239,6 +239,27 @@ func TestDefaultsOfTheAPIServer(t *testing.T) {
 	}
 }
 
+// cloneset 2.1: a script that names no version writes v1beta1, with the fields where v1alpha1 has them.
+func TestOldPlacesAreTaken(t *testing.T) {
+	b := open(t, "")
+	set := b.create("v1alpha1", `spec: {updateStrategy: {type: ReCreate}}`)
+	for _, patch := range []string{
+		`{"spec":{"updateStrategy":{"partition":"50%","paused":true}}}`, `{"spec":{"updateStrategy":{"type":"InPlaceOnly"}}}`, `{"spec":{"scaleStrategy":{"disablePVCReuse":true}}}`,
+	} {
+		if err := b.patch("v1beta1", set.GetName(), patch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec := b.get("v1beta1", set.GetName()).Object["spec"].(map[string]any)
+	got := asJSON([]any{spec["scaleStrategy"], spec["updateStrategy"]})
+	want := `[{"enablePVCReuse":false},{"rollingUpdate":{"inPlaceUpdateStrategy":{},"maxUnavailable":"20%","partition":"50%","paused":true,"podUpdatePolicy":"InPlaceOnly"},"type":"RollingUpdate"}]`
+	if got != want {
+		t.Errorf("stored\n%s\nwant\n%s", got, want)
+	}
+	err := b.patch("v1beta1", set.GetName(), `{"spec":{"updateStrategy":{"maxSurge":1}}}`)
+	wantCause(t, "surge", err, "spec.updateStrategy.rollingUpdate.maxSurge", "can not use maxSurge")
+}
+
 // cloneset A7.
 func TestProtectedIsNotDeleted(t *testing.T) {
 	b := open(t, "ResourcesDeletionProtection=true")
