@@ -122,18 +122,31 @@ func TestRoutedPodsAreDrained(t *testing.T) {
 	}
 }
 
-// TestInvalidCloneSetDoesNotStopOthers: what the schema lets through and cannot be acted on says so on the object.
+// TestInvalidCloneSetDoesNotStopOthers: what cannot be acted on, and came past admission, says so on the object. A user's
+// selector on the webhooks lets it past, and stays although Shiplog keeps the rest of them as it should be.
 func TestInvalidCloneSetDoesNotStopOthers(t *testing.T) {
 	namespace := space(t)
 	up(t, t.TempDir())
-	kubectl(t, cloneSet("odd", 1, "nginx:1", "true", "  volumeClaimTemplates:\n  - spec: {}\n"), "apply", "-n", namespace, "-f", "-")
+	pass := func(selector string) {
+		for _, kind := range []string{"mutating", "validating"} {
+			kubectl(t, "", "patch", kind+"webhookconfiguration", "kruise-"+kind+"-webhook-configuration", "--type=json",
+				"-p", `[{"op":"replace","path":"/webhooks/0/objectSelector","value":`+selector+`}]`)
+		}
+	}
+	pass(`{"matchExpressions":[{"key":"unchecked","operator":"DoesNotExist"}]}`)
+	defer pass(`{}`)
+	unnamed := strings.Replace(cloneSet("unnamed", 1, "nginx:1", "true", "  volumeClaimTemplates: [{spec: {}}]\n"), "  name: unnamed\n", "  name: unnamed\n  labels: {unchecked: \"yes\"}\n", 1)
+	testbed.Eventually(t, 10*time.Second, func() error { // the API server takes a moment to take note
+		_, err := cluster.Kubectl(t.Context(), unnamed, "apply", "-n", namespace, "-f", "-")
+		return err
+	})
 	kubectl(t, cloneSet("web", 2, "nginx:1", "true", ""), "apply", "-n", namespace, "-f", "-")
 	testbed.Eventually(t, time.Minute, settled(t, namespace, "web", 2, "nginx:1"))
 	testbed.Eventually(t, 10*time.Second, func() error {
-		return errNot("condition", field(t, namespace, "odd", `.status.conditions[?(@.type=="Stalled")].message`), "spec.volumeClaimTemplates[0].metadata.name: is empty")
+		return errNot("condition", field(t, namespace, "unnamed", `.status.conditions[?(@.type=="Stalled")].message`), "spec.volumeClaimTemplates[0].metadata.name: is empty")
 	})
 	testbed.Eventually(t, 10*time.Second, func() error {
-		events := kubectl(t, "", "get", "events", "-n", namespace, "--field-selector", "involvedObject.name=odd,reason=InvalidSpec", "-o", "name")
+		events := kubectl(t, "", "get", "events", "-n", namespace, "--field-selector", "involvedObject.name=unnamed,reason=InvalidSpec", "-o", "name")
 		return errNot("Events about it", len(strings.Fields(events)), 1)
 	})
 }
