@@ -186,7 +186,7 @@ func eventOf(set *world.CloneSet, cause uint64, at time.Time, index uint32, even
 	return Event{
 		Cause: cause, Time: at, Index: index, Rollout: decide.Rollout(set.UID, set.Generation), Kind: "CloneSet",
 		Workload: &shiplogv1.ObjectRef{
-			Group: world.GroupKruise, Version: "v1alpha1", Resource: world.ResourceCloneSets,
+			Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceCloneSets,
 			Namespace: set.Namespace, Name: set.Name, Uid: string(set.UID),
 		},
 		Type: eventType, Data: data,
