@@ -94,7 +94,7 @@ func TestDefaultsAreStored(t *testing.T) {
 }
 
 // Each case is a merge patch on the minimal CloneSet of v1alpha1; the API server must refuse it with these words, or take
-// it, in both versions: cloneset 2.1, A3, A4, A8, D1, D9, D17. UPDATE is where a version has the fields of a rolling update,
+// it, in both versions: cloneset 2.1, A3, A4, A8, D1, D9, D17, inplace-update A2. UPDATE is where a version has the fields of a rolling update,
 // TYPE its field for the type.
 func TestSpecRules(t *testing.T) {
 	config := apitest.Config(t)

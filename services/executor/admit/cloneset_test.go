@@ -129,7 +129,7 @@ func mustSpec(t *testing.T, spec string) v1beta1.CloneSetSpec {
 	return set.spec
 }
 
-// cloneset A5, D16, inplace-update R2: with InPlaceOnly the template changes only as a running Pod can.
+// cloneset A5, D16, inplace-update A1, inplace-update R2: with InPlaceOnly the template changes only as a running Pod can.
 func TestInPlaceOnly(t *testing.T) {
 	const vertical = "InPlaceWorkloadVerticalScaling=true"
 	template := func(metadata, pod, container string) string {
