@@ -57,19 +57,22 @@ func (r *round) goOn(p *pod) bool {
 		}
 		return true
 	}
-	if !r.complete(p.Pod) && p.Update != nil && p.Update.Pending() {
-		if template, known := r.templateOf(p.Pod); known && !inplace.Resized(p.Pod, template) {
-			r.heldUpdating(p, HeldResize, "the kubelet has not given the containers their resources yet", "the kubelet")
-			return true
-		}
-		if write, ready := inplace.Next(p.Pod, r.world.Now()); ready {
-			r.writeNext(p, write, "the containers before are ready")
-		} else {
-			r.heldUpdating(p, HeldBatch, "later containers wait until those before are ready", "the containers before being ready")
-		}
-		return true
+	if r.complete(p.Pod) || p.Update == nil {
+		return false
 	}
-	return false
+	if template, known := r.templateOf(p.Pod); known && !inplace.Resized(p.Pod, template) {
+		r.heldUpdating(p, HeldResize, "the kubelet has not given the containers their resources yet", "the kubelet")
+		return p.Update.Pending()
+	}
+	if !p.Update.Pending() {
+		return false
+	}
+	if write, ready := inplace.Next(p.Pod, r.world.Now()); ready {
+		r.writeNext(p, write, "the containers before are ready")
+	} else {
+		r.heldUpdating(p, HeldBatch, "later containers wait until those before are ready", "the containers before being ready")
+	}
+	return true
 }
 
 func (r *round) writeNext(p *pod, write inplace.Write, why string) {
