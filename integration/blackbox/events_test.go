@@ -55,7 +55,7 @@ func TestRolloutEvents(t *testing.T) {
 				t.Fatalf("%s: %v", message.Data, err)
 			}
 			schematest.Event(t, message.Data)
-			if event.Subject != "/apis/apps.kruise.io/v1alpha1/namespaces/"+namespace+"/clonesets/web" {
+			if event.Subject != "/apis/apps.kruise.io/v1beta1/namespaces/"+namespace+"/clonesets/web" {
 				continue
 			}
 			if want := "shiplog.local.event.CloneSet." + namespace + ".web." + event.kind(); message.Subject != want {
