@@ -35,7 +35,7 @@ const (
 )
 
 type fact struct {
-	version uint64
+	version uint64 // of the oldest change that it stands for
 	entry   *shiplogv1.Entry
 }
 
@@ -131,6 +131,7 @@ func (w *watcher) relist() {
 	for _, ref := range sortedKeys(w.pending) {
 		facts := w.pending[ref]
 		last := facts[len(facts)-1]
+		last.version = facts[0].version // it stands for all that did not come through
 		if deleted := last.entry.GetObjectDeleted(); deleted != nil {
 			deleted.ResourceVersion = fmt.Sprint(w.s.api.version)
 		}

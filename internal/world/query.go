@@ -83,6 +83,9 @@ func (w *World) Workload(uid types.UID) (Ref, bool) {
 	return ref, is
 }
 
+// Busy says whether any command is under way.
+func (w *World) Busy() bool { return len(w.commands) > 0 }
+
 // Command returns the command at a position while it is under way, or nil.
 func (w *World) Command(sequence uint64) *UnderWay { return w.commands[sequence] }
 

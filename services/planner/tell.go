@@ -15,7 +15,8 @@ const (
 	// maxOwed is how many rollout events wait for the log, or for the leader, at most. There are so many only when nobody led
 	// for long, or where the log is older than rollout events are; the oldest are then never told.
 	maxOwed = 50_000
-	// tellWithin is how long events wait, by log time, while there is more to fold and decide, which comes first.
+	// tellWithin is how long events wait while there is more to fold, or commands are under way whose outcomes lead to more:
+	// what is decided must not wait until the log has taken events.
 	tellWithin = 200 * time.Millisecond
 )
 
@@ -33,6 +34,8 @@ type telling struct {
 	owed     []rollout.Event
 	appended int
 	lost     int
+	// since is when the oldest event that waits was noticed; zero: none waits.
+	since time.Time
 }
 
 // owe takes events that an entry caused.
@@ -73,7 +76,11 @@ func (p *planner) tell(ctx context.Context, more bool) error {
 	}
 	for p.fence != 0 && p.world.Fence() == p.fence && p.appended < len(p.owed) {
 		part := p.owed[p.appended:min(len(p.owed), p.appended+journal.MaxCommands)]
-		if more && len(part) < journal.MaxCommands && p.world.Now().Sub(part[0].Time) < tellWithin {
+		if p.since.IsZero() {
+			p.since = p.now()
+		}
+		if due := p.since.Add(tellWithin); (more || p.world.Busy()) && len(part) < journal.MaxCommands && due.After(p.now()) {
+			p.pace.at(due)
 			return nil
 		}
 		entries := make([]*shiplogv1.Entry, len(part))
@@ -93,6 +100,7 @@ func (p *planner) tell(ctx context.Context, more bool) error {
 			return p.appendFailed(ctx, err)
 		}
 		p.appended += len(part)
+		p.since = time.Time{}
 		for _, event := range part {
 			p.metrics.events.WithLabelValues(event.Type).Inc()
 		}
