@@ -67,6 +67,13 @@ func Open(ctx context.Context, options Options) (Journal, error) {
 	j := &logStream{options: o, name: streamName(o.Cluster), inflight: semaphore.NewWeighted(flightBytes)}
 	var end context.CancelFunc
 	j.closing, end = context.WithCancel(context.Background())
+	remove := func() {}
+	if o.AsIs && o.Directory != "" {
+		if j.options.Directory, remove, err = scratchCopy(o.Directory); err != nil {
+			end()
+			return nil, err
+		}
+	}
 	j.closeOnce = sync.OnceFunc(func() {
 		end()
 		if j.nc != nil {
@@ -75,6 +82,7 @@ func Open(ctx context.Context, options Options) (Journal, error) {
 		if j.server != nil {
 			j.server.stop()
 		}
+		remove()
 	})
 	if err := j.open(ctx); err != nil {
 		j.closeOnce()

@@ -39,7 +39,8 @@ type Options struct {
 
 	// Durability; default Fast.
 	Durability Durability
-	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read and for node agents.
+	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read and for node agents. Of a
+	// Directory it reads a copy, in which no limit applies: what the log has stays in it, however old it is.
 	AsIs bool
 	// Retention is for how long entries are kept; 0: for ever.
 	Retention time.Duration

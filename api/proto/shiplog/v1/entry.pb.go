@@ -219,6 +219,7 @@ type Entry struct {
 	//	*Entry_Command
 	//	*Entry_Outcome
 	//	*Entry_FenceRaised
+	//	*Entry_Sealed
 	//	*Entry_RolloutEvent
 	Kind          isEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -369,6 +370,15 @@ func (x *Entry) GetFenceRaised() *FenceRaised {
 	return nil
 }
 
+func (x *Entry) GetSealed() *Sealed {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_Sealed); ok {
+			return x.Sealed
+		}
+	}
+	return nil
+}
+
 func (x *Entry) GetRolloutEvent() *RolloutEvent {
 	if x != nil {
 		if x, ok := x.Kind.(*Entry_RolloutEvent); ok {
@@ -414,6 +424,10 @@ type Entry_FenceRaised struct {
 	FenceRaised *FenceRaised `protobuf:"bytes,30,opt,name=fence_raised,json=fenceRaised,proto3,oneof"`
 }
 
+type Entry_Sealed struct {
+	Sealed *Sealed `protobuf:"bytes,31,opt,name=sealed,proto3,oneof"`
+}
+
 type Entry_RolloutEvent struct {
 	RolloutEvent *RolloutEvent `protobuf:"bytes,40,opt,name=rollout_event,json=rolloutEvent,proto3,oneof"`
 }
@@ -433,6 +447,8 @@ func (*Entry_Command) isEntry_Kind() {}
 func (*Entry_Outcome) isEntry_Kind() {}
 
 func (*Entry_FenceRaised) isEntry_Kind() {}
+
+func (*Entry_Sealed) isEntry_Kind() {}
 
 func (*Entry_RolloutEvent) isEntry_Kind() {}
 
@@ -1875,12 +1891,96 @@ func (x *RolloutEvent) GetData() []byte {
 	return nil
 }
 
+// Sealed is a link of a chain of digests over the log: it says what the entries of a range were, so that a log that was
+// changed, or lost some of them, shows it. Written by the planner under its fence, skippable.
+type Sealed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The range is what was folded after the entry at after, up to and including the entry at up_to.
+	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	UpTo  uint64 `protobuf:"varint,2,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"`
+	// How many entries the range holds.
+	Entries uint64 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
+	// SHA-256 over the digest of the seal before (nothing for the first one of a planner's leading), and for each entry of the
+	// range in order: its sequence and its time (Unix nanoseconds), 8 bytes each, big endian, and the SHA-256 of its message as
+	// the log holds it.
+	Digest []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Sequence of the seal that this one continues; 0: it begins a chain.
+	Previous      uint64 `protobuf:"varint,5,opt,name=previous,proto3" json:"previous,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sealed) Reset() {
+	*x = Sealed{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sealed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sealed) ProtoMessage() {}
+
+func (x *Sealed) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
+func (*Sealed) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Sealed) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *Sealed) GetUpTo() uint64 {
+	if x != nil {
+		return x.UpTo
+	}
+	return 0
+}
+
+func (x *Sealed) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *Sealed) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Sealed) GetPrevious() uint64 {
+	if x != nil {
+		return x.Previous
+	}
+	return 0
+}
+
 var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x05\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x05\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -1895,7 +1995,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12/\n" +
 	"\acommand\x18\x14 \x01(\v2\x13.shiplog.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aoutcome\x18\x15 \x01(\v2\x13.shiplog.v1.OutcomeH\x00R\aoutcome\x12<\n" +
-	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaised\x12?\n" +
+	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaised\x12,\n" +
+	"\x06sealed\x18\x1f \x01(\v2\x12.shiplog.v1.SealedH\x00R\x06sealed\x12?\n" +
 	"\rrollout_event\x18( \x01(\v2\x18.shiplog.v1.RolloutEventH\x00R\frolloutEventB\x06\n" +
 	"\x04kind\"\x9b\x01\n" +
 	"\tObjectRef\x12\x14\n" +
@@ -2027,7 +2128,13 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x121\n" +
 	"\bworkload\x18\x04 \x01(\v2\x15.shiplog.v1.ObjectRefR\bworkload\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04data\x18\x06 \x01(\fR\x04dataB,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
+	"\x04data\x18\x06 \x01(\fR\x04data\"\x81\x01\n" +
+	"\x06Sealed\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x13\n" +
+	"\x05up_to\x18\x02 \x01(\x04R\x04upTo\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\x04R\aentries\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x1a\n" +
+	"\bprevious\x18\x05 \x01(\x04R\bpreviousB,Z*shiplog.dev/api/proto/shiplog/v1;shiplogv1b\x06proto3"
 
 var (
 	file_shiplog_v1_entry_proto_rawDescOnce sync.Once
@@ -2042,7 +2149,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
@@ -2067,9 +2174,10 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*Outcome)(nil),               // 20: shiplog.v1.Outcome
 	(*FenceRaised)(nil),           // 21: shiplog.v1.FenceRaised
 	(*RolloutEvent)(nil),          // 22: shiplog.v1.RolloutEvent
-	nil,                           // 23: shiplog.v1.FenceRaised.GatesEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*Sealed)(nil),                // 23: shiplog.v1.Sealed
+	nil,                           // 24: shiplog.v1.FenceRaised.GatesEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
@@ -2080,39 +2188,40 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	14, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
 	20, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
 	21, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	22, // 8: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
-	4,  // 9: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	6,  // 10: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	24, // 11: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 12: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	9,  // 13: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	25, // 14: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	24, // 15: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	12, // 16: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	13, // 17: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 18: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	24, // 19: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	24, // 20: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	15, // 21: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	4,  // 22: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	16, // 23: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	17, // 24: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	18, // 25: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	19, // 26: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	1,  // 27: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	24, // 28: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	2,  // 29: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	4,  // 30: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	15, // 31: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	25, // 32: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	23, // 33: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	4,  // 34: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	24, // 35: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 8: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
+	22, // 9: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
+	4,  // 10: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	6,  // 11: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	25, // 12: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 13: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	9,  // 14: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	26, // 15: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	25, // 16: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	12, // 17: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	13, // 18: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 19: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	25, // 20: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	25, // 21: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	15, // 22: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	4,  // 23: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	16, // 24: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	17, // 25: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	18, // 26: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	19, // 27: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	1,  // 28: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	25, // 29: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	2,  // 30: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	4,  // 31: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	15, // 32: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	26, // 33: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	24, // 34: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	4,  // 35: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	25, // 36: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -2129,6 +2238,7 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Command)(nil),
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
+		(*Entry_Sealed)(nil),
 		(*Entry_RolloutEvent)(nil),
 	}
 	file_shiplog_v1_entry_proto_msgTypes[11].OneofWrappers = []any{
@@ -2144,7 +2254,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
