@@ -36,7 +36,7 @@ func (r *reading) bind(command *cobra.Command, outputs ...string) {
 	flags := command.Flags()
 	r.outputs = outputs
 	flags.StringVar(&r.where, "log", cmp.Or(os.Getenv("SHIPLOG_LOG"), ".shiplog"),
-		"`WHERE` the log is: the state directory of an instance, running or stopped, or the URL of a NATS server (default: $SHIPLOG_LOG, then .shiplog)")
+		"`WHERE` the log is: the state directory of an instance, running or stopped, the URL of a NATS server, or a bundle of shiplog export (default: $SHIPLOG_LOG, then .shiplog)")
 	flags.Lookup("log").DefValue = "" // the text says it
 	flags.StringVar(&r.cluster, "cluster", "local", "`NAME` of the cluster in the subjects of the log")
 	flags.StringVarP(&r.namespace, "namespace", "n", "", "`NAMESPACE` (default: that of the kubeconfig's context, then \"default\")")

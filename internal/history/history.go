@@ -1,5 +1,5 @@
-// Package history reads a log after the fact: it finds the log (a running instance, a stopped one, or a NATS server), finds
-// moments in it, walks through a span of entries, selects some of them, and knows every object as it was at a position. It
+// Package history reads a log after the fact: it finds the log (a running instance, a stopped one, a NATS server, or a bundle in
+// a file), finds moments in it, walks through a span of entries, selects some of them, and knows every object as it was at a position. It
 // appends nothing, decides nothing and words nothing.
 package history
 
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"shiplog.dev/internal/bundle"
 	"shiplog.dev/internal/journal"
 )
 
@@ -31,10 +32,15 @@ type Log struct {
 	Live bool
 	// First and Last are the positions between which the log had entries when it was opened. Last is 0 for an empty log.
 	First, Last uint64
+	// ExactFrom is the position from which on folding, past included, gives the world as it was; before it entries are missing
+	// that counted. Last: nowhere.
+	ExactFrom uint64
+	// Bundle says what a bundle holds; nil: it is no bundle.
+	Bundle *bundle.Bundle
 }
 
-// Open opens the log of a cluster, given the URL of a NATS server or the state directory of an instance, running or stopped.
-// The error says what else to give.
+// Open opens the log of a cluster, given the URL of a NATS server, the state directory of an instance, running or stopped, or
+// a bundle. Of a stopped instance it reads a copy, so that looking changes nothing. The error says what else to give.
 func Open(ctx context.Context, where, cluster string) (*Log, error) {
 	found, live, err := open(ctx, where, cluster)
 	if err != nil {
@@ -45,7 +51,15 @@ func Open(ctx context.Context, where, cluster string) (*Log, error) {
 		found.Close()
 		return nil, fmt.Errorf("read the log of %s: %w", where, err)
 	}
-	return &Log{source: found, Live: live, First: max(state.FirstSequence, 1), Last: state.LastSequence}, nil
+	log := &Log{source: found, Live: live, First: max(state.FirstSequence, 1), Last: state.LastSequence}
+	switch log.Bundle, _ = found.(*bundle.Bundle); {
+	case log.First == 1:
+	case state.Compacted >= log.First-1:
+		log.ExactFrom = state.Compacted
+	default:
+		log.ExactFrom = log.Last
+	}
+	return log, nil
 }
 
 func open(ctx context.Context, where, cluster string) (_ source, live bool, _ error) {
@@ -55,8 +69,12 @@ func open(ctx context.Context, where, cluster string) (_ source, live bool, _ er
 		log, err := journal.Open(ctx, options)
 		return log, true, err
 	}
+	if info, err := os.Stat(where); err == nil && info.Mode().IsRegular() {
+		log, err := bundle.Open(where)
+		return log, false, err
+	}
 	if _, err := os.Stat(filepath.Join(where, "log")); err != nil {
-		return nil, false, fmt.Errorf("read the log of %s: not a state directory (give one, or the URL of a NATS server, with --log): %w", where, err)
+		return nil, false, fmt.Errorf("read the log of %s: not a state directory (give one, the URL of a NATS server, or a bundle, with --log): %w", where, err)
 	}
 	options.Directory = filepath.Join(where, "log")
 	log, err := journal.Open(ctx, options)

@@ -63,11 +63,11 @@ func (r *round) createRevision(number int64) revision {
 	tree["$patch"] = "replace"
 	data, _ := json.Marshal(map[string]any{"spec": map[string]any{"template": tree}})
 	prefix := r.set.Name[:min(len(r.set.Name), 223)]
-	name := prefix + "-" + hash(data, r.collisions)
+	name := prefix + "-" + Hash(data, r.collisions)
 	for taken := r.world.Revision(r.set.Namespace, name); taken != nil; taken = r.world.Revision(r.set.Namespace, name) {
 		// Same name, other data: the next collision count gives another name (R12).
 		r.collisions++
-		name = prefix + "-" + hash(data, r.collisions)
+		name = prefix + "-" + Hash(data, r.collisions)
 	}
 	labels := map[string]any{}
 	maps.Copy(labels, stringsOf(metadataOf(r.set.Template, "labels")))
@@ -120,8 +120,8 @@ func (r *round) pruneRevisions() {
 	}
 }
 
-// hash is R12: FNV-32 over the data and the collision count, in letters that are safe in names.
-func hash(data []byte, collisions int32) string {
+// Hash is R12, by which a revision is named: FNV-32 over the data and the collision count, in letters that are safe in names.
+func Hash(data []byte, collisions int32) string {
 	sum := fnv.New32()
 	sum.Write(data)
 	sum.Write(strconv.AppendInt(nil, int64(collisions), 10))
