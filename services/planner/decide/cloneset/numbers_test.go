@@ -108,7 +108,7 @@ func TestProblems(t *testing.T) {
 
 // TestRevisionHash: another collision count gives another name for the same data (R12).
 func TestRevisionHash(t *testing.T) {
-	if got, again := hash([]byte("a"), 0), hash([]byte("a"), 1); got == again || got == "" {
+	if got, again := Hash([]byte("a"), 0), Hash([]byte("a"), 1); got == again || got == "" {
 		t.Errorf("the collision count does not change the hash %q", got)
 	}
 }
