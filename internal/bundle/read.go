@@ -188,3 +188,6 @@ func (r *reader) Next(ctx context.Context) ([]journal.Record, error) {
 }
 
 func (r *reader) Close() {}
+
+// Compacted is the position up to which what counts stands in front.
+func (r *reader) Compacted() uint64 { return r.bundle.ExactFrom }

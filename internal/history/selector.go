@@ -13,7 +13,7 @@ import (
 )
 
 // Types of entries, by the words of the log. A wish is a command that only asks for a tick.
-var Types = []string{"fact", "deletion", "node", "vouch", "command", "wish", "outcome", "tick", "fence", "event"}
+var Types = []string{"fact", "deletion", "node", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event"}
 
 // TypeOf returns the type of an entry; "unknown" for one that this version does not know.
 func TypeOf(entry *shiplogv1.Entry) string {
@@ -37,6 +37,8 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "tick"
 	case *shiplogv1.Entry_FenceRaised:
 		return "fence"
+	case *shiplogv1.Entry_Sealed:
+		return "seal"
 	case *shiplogv1.Entry_RolloutEvent:
 		return "event"
 	}

@@ -205,6 +205,15 @@ func (j *logStream) AppendEvents(ctx context.Context, fence uint64, events ...*s
 	return last, nil
 }
 
+// AppendSeal publishes a seal.
+func (j *logStream) AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error) {
+	m, err := composeSeal(j.options.Cluster, j.options.Shards, seal)
+	if err != nil {
+		return 0, err
+	}
+	return j.appendFenced(ctx, fmt.Sprintf("append a seal under fence %d", fence), fence, []*nats.Msg{m.msg()})
+}
+
 // appendFenced stores the messages, all or none, if fence is the newest one, and returns the sequence of the last.
 func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64, batch []*nats.Msg) (uint64, error) {
 	for _, m := range batch {

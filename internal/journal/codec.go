@@ -197,6 +197,18 @@ func composeEvents(cluster string, shards uint32, events []*shiplogv1.Entry) ([]
 	return messages, nil
 }
 
+// composeSeal prepares a seal for AppendSeal.
+func composeSeal(cluster string, shards uint32, seal *shiplogv1.Entry) (message, error) {
+	if seal.GetSealed() == nil {
+		return message{}, errors.New("append a seal: it is none")
+	}
+	m, err := compose(cluster, shards, seal)
+	if err != nil {
+		return message{}, fmt.Errorf("append a seal: %w", err)
+	}
+	return m, nil
+}
+
 // tickFor returns the entry that answers a wish. It says what the planner had folded when it wished, because the wish's
 // own sequence is not known before it is stored.
 func tickFor(wish *shiplogv1.Entry) *shiplogv1.Entry {

@@ -174,7 +174,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Duplicates = o.Retention
 	}
 	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
-		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceNode + ".>", spaceEvent + ".>"} {
+		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceNode + ".>", spaceEvent + ".>"} {
 		want.Subjects = append(want.Subjects, prefix+space)
 	}
 	stream, err := j.js.Stream(ctx, j.name)

@@ -90,6 +90,9 @@ type Journal interface {
 	// stores nothing. Errors: those of AppendCommands.
 	AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error)
 
+	// AppendSeal stores a seal if fence is still the newest fence, and returns its sequence. Errors: those of AppendCommands.
+	AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error)
+
 	// Read returns a reader over all entries from a place on, which waits at the end for more.
 	Read(ctx context.Context, from From) (Reader, error)
 

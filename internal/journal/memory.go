@@ -279,6 +279,25 @@ func (m *Memory) AppendEvents(ctx context.Context, fence uint64, events ...*ship
 	return last, nil
 }
 
+func (m *Memory) AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error) {
+	sealed, err := composeSeal("local", 1, seal)
+	if err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err = cmp.Or(m.reachable(ctx), m.room([]message{sealed}))
+	if err == nil && fence != m.fence {
+		err = fmt.Errorf("%w: the newest is at %d", ErrFenced, m.fence)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("append a seal under fence %d: %w", fence, err)
+	}
+	last := m.store(sealed)
+	m.wake()
+	return last, nil
+}
+
 // from returns the messages at and after a position, which the caller must not change.
 func (m *Memory) from(sequence uint64) []raw {
 	if sequence <= m.first {

@@ -21,6 +21,7 @@ const (
 	spaceOutcome = "out"   // out.GROUP.RESOURCE.NAMESPACE.NAME
 	spaceFence   = "fence" // fence.planner
 	spaceNode    = "node"  // node.NODE.fact.runtime: one node and its agent, apart so that a permission can name them
+	spaceSeal    = "seal"  // seal.planner
 	spaceEvent   = "event" // event.KIND.NAMESPACE.NAME.TYPE: rollout events, as CloudEvents in JSON
 	// spaceLead is outside the stream: it carries the heartbeats of leaders.
 	spaceLead = "lead"
@@ -79,6 +80,8 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 		a.Space, a.Object = spaceOutcome, kind.Outcome.GetObject()
 	case *shiplogv1.Entry_FenceRaised:
 		a.Space = spaceFence
+	case *shiplogv1.Entry_Sealed:
+		a.Space = spaceSeal
 	case *shiplogv1.Entry_NodeObserved:
 		if a.Space, a.Node = spaceNode, kind.NodeObserved.GetNode(); a.Node == "" {
 			return "", errors.New("the fact of a node names no node")
@@ -123,7 +126,7 @@ func (a Address) String() string {
 		writeObject(&b, a.Object)
 	case spaceTick, spaceWake:
 		writeToken(&b, a.ID)
-	case spaceFence:
+	case spaceFence, spaceSeal:
 		b.WriteString("." + fenceHolder)
 	case spaceNode:
 		writeToken(&b, a.Node)
@@ -159,9 +162,9 @@ func ParseSubject(subject string) (Address, error) {
 			return fail("more tokens than a vouch has")
 		}
 		return a, nil
-	case spaceFence:
+	case spaceFence, spaceSeal:
 		if len(rest) != 1 || rest[0] != fenceHolder {
-			return fail("not the planner's fence")
+			return fail("not the planner's")
 		}
 		return a, nil
 	case spaceNode:

@@ -36,6 +36,9 @@ func Entry(entry *shiplogv1.Entry) string {
 		return fmt.Sprintf("%s, command %d: %s", object(kind.Outcome.GetObject()), entry.GetCause(), Outcome(kind.Outcome))
 	case *shiplogv1.Entry_FenceRaised:
 		return "raised by " + entry.GetWriter()
+	case *shiplogv1.Entry_Sealed:
+		sealed := kind.Sealed
+		return fmt.Sprintf("over %d entries up to %d: %x", sealed.GetEntries(), sealed.GetUpTo(), sealed.GetDigest()[:min(6, len(sealed.GetDigest()))])
 	case *shiplogv1.Entry_RolloutEvent:
 		return RolloutEvent(kind.RolloutEvent)
 	}

@@ -85,6 +85,9 @@ func (r *Redactor) Entry(entry *shiplogv1.Entry) (*shiplogv1.Entry, error) {
 		}
 		r.ref(command.GetObject())
 		r.reason(command.GetReason())
+	case *shiplogv1.Entry_RolloutEvent:
+		event := kind.RolloutEvent
+		event.Data, err = r.object(event.GetWorkload(), event.GetData())
 	case *shiplogv1.Entry_Outcome:
 		r.ref(kind.Outcome.GetObject())
 		r.reason(kind.Outcome.GetReason())

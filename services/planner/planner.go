@@ -62,6 +62,8 @@ func Run(ctx context.Context, options Options) error {
 	}
 	p.caughtUp = state.LastSequence
 	p.planCompaction(state)
+	seals := time.NewTicker(sealWithin)
+	defer seals.Stop()
 	compactions := time.NewTicker(p.compactEvery)
 	defer compactions.Stop()
 	changes, failed, err := p.read(ctx)
@@ -86,12 +88,17 @@ func Run(ctx context.Context, options Options) error {
 			p.lead(ctx)
 		case <-compactions.C:
 			p.compactionDue = true
+		case <-seals.C:
+			p.sealDue = true
 		case <-p.pace.wait():
 		}
 		if err := p.decide(ctx); err != nil {
 			return fmt.Errorf("plan: %w", err)
 		}
 		if err := p.tell(ctx, len(changes) > 0); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
+		if err := p.seal(ctx); err != nil {
 			return fmt.Errorf("plan: %w", err)
 		}
 		p.compact(ctx)
@@ -132,6 +139,7 @@ type planner struct {
 
 	telling
 	compaction
+	sealing
 }
 
 // read decodes entries ahead of the loop, beginning with the compacted view.
@@ -140,7 +148,7 @@ func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error
 	if err != nil {
 		return nil, nil, err
 	}
-	p.toldBefore = reader.Compacted()
+	p.toldBefore, p.sealedUpTo = reader.Compacted(), reader.Compacted()
 	changes, failed := make(chan []world.Change, 4), make(chan error, 1)
 	go func() {
 		defer reader.Close()
@@ -212,7 +220,7 @@ func (p *planner) lead(ctx context.Context) {
 func (p *planner) follow(why string) {
 	p.Logger.Warn().Uint64("fence", p.fence).Msg("no longer leading: " + why)
 	p.stopLeading()
-	p.fence = 0
+	p.fence, p.awaited = 0, 0
 	p.appended = 0
 	clear(p.folded)
 	p.metrics.leading.Set(0)
@@ -220,6 +228,7 @@ func (p *planner) follow(why string) {
 
 func (p *planner) fold(batch []world.Change) {
 	for _, change := range batch {
+		p.chain(change)
 		p.owe(p.tracker.Fold(p.world, change))
 		if event := change.Entry.GetRolloutEvent(); event != nil {
 			p.seeTold(change.Entry.GetCause(), event.GetIndex())

@@ -1900,9 +1900,8 @@ type Sealed struct {
 	UpTo  uint64 `protobuf:"varint,2,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"`
 	// How many entries the range holds.
 	Entries uint64 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
-	// SHA-256 over the digest of the seal before (nothing for the first one of a planner's leading), and for each entry of the
-	// range in order: its sequence and its time (Unix nanoseconds), 8 bytes each, big endian, and the SHA-256 of its message as
-	// the log holds it.
+	// SHA-256 over the digest of the seal before (nothing if it begins a chain), and for each entry of the range in order: its
+	// sequence and its time (Unix nanoseconds), 8 bytes each, big endian, and the SHA-256 of its deterministic encoding as Entry.
 	Digest []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Sequence of the seal that this one continues; 0: it begins a chain.
 	Previous      uint64 `protobuf:"varint,5,opt,name=previous,proto3" json:"previous,omitempty"`
