@@ -202,7 +202,9 @@ func serves(pod *world.Pod, minReady int32, now time.Time) bool {
 	if pod.UID == "" || pod.Terminating || !pod.Active() || ready == nil || ready.Status != "True" {
 		return false
 	}
-	if pod.UnderWay != nil && takesDown(pod.UnderWay.Code) {
+	// A command holds only for the state of the Pod that was decided on: a fact that came after it shows its effect, or that it
+	// will be refused.
+	if pod.UnderWay != nil && takesDown(pod.UnderWay.Code) && pod.Sequence < pod.UnderWay.Sequence {
 		return false
 	}
 	return minReady == 0 || !ready.LastTransitionTime.Add(time.Duration(minReady)*time.Second).After(now)
