@@ -67,7 +67,7 @@ Exit codes: 0 done; 1 failed; 2 a mistake on the command line; 3 the log knows n
 	}
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService),
-		nodeagentCommand(), tail(), why(), timeline(), state(), diff(), exportCommand(), replayCommand(), verifyCommand(), crds())
+		nodeagentCommand(), tail(), why(), timeline(), state(), diff(), exportCommand(), replayCommand(), verifyCommand(), whatIf(), decideCommand(), crds())
 	return command
 }
 

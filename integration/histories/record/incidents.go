@@ -82,7 +82,9 @@ func settles(set cloneSet) func(context.Context, *stage) error {
 
 // updated waits until so many Pods are updated.
 func updated(name string, pods int) func(context.Context, *stage) error {
-	return func(ctx context.Context, s *stage) error { return s.await(ctx, name, ".status.updatedReplicas", fmt.Sprint(pods)) }
+	return func(ctx context.Context, s *stage) error {
+		return s.await(ctx, name, ".status.updatedReplicas", fmt.Sprint(pods))
+	}
 }
 
 func kubectl(arguments ...string) func(context.Context, *stage) error {
@@ -157,7 +159,7 @@ func image(name string) func(*cloneSet) { return func(c *cloneSet) { c.image = n
 var (
 	// web runs on hollow nodes, shop in real containers.
 	web  = cloneSet{name: "web", replicas: 6, image: "nginx:1.20", minReady: 1}
-	shop = cloneSet{name: "shop", replicas: 3, image: "nginx:1.20"}
+	shop = cloneSet{name: "shop", replicas: 3, image: "nginx:1.20", minReady: 3}
 	// hooked holds each Pod before it is updated.
 	hooked = cloneSet{name: "web", replicas: 3, image: "nginx:1.20", more: "  lifecycle: {inPlaceUpdate: {labelsHandler: {example.com/hook: \"true\"}}}\n"}
 )

@@ -67,9 +67,9 @@ type decided struct {
 	left     []*shiplogv1.Command
 }
 
-// Causes are the positions at which commands were decided, and for which workloads. It is collected in a first pass, because
+// Causes are the positions at which commands were decided, and for which workloads, with the position of the last one. It is collected in a first pass, because
 // a command stands behind the position at which it was decided.
-type Causes map[uint64]map[types.UID]bool
+type Causes map[uint64]map[types.UID]uint64
 
 // Note takes an entry of the first pass.
 func (c Causes) Note(record journal.Record) {
@@ -78,9 +78,9 @@ func (c Causes) Note(record journal.Record) {
 	}
 	cause := record.Entry.GetCause()
 	if c[cause] == nil {
-		c[cause] = map[types.UID]bool{}
+		c[cause] = map[types.UID]uint64{}
 	}
-	c[cause][world.WorkloadOf(record.Entry.GetRollout())] = true
+	c[cause][world.WorkloadOf(record.Entry.GetRollout())] = record.Sequence
 }
 
 // Replay folds a log and decides at every position at which commands of it were decided.
@@ -124,7 +124,7 @@ func (r *Replay) decide(record journal.Record) error {
 	}
 	for _, ref := range r.World.Workloads() {
 		uid := r.World.CloneSet(ref).UID
-		if !due[uid] {
+		if due[uid] == 0 {
 			continue
 		}
 		if err := r.complete(uid); err != nil {

@@ -178,7 +178,7 @@ func (v *Verifier) measure(record journal.Record) {
 	}
 	for _, ref := range v.World.Workloads() {
 		set := v.World.CloneSet(ref)
-		if !due[set.UID] {
+		if due[set.UID] == 0 {
 			continue
 		}
 		limits, valid := cloneset.LimitsOf(set)
@@ -215,14 +215,24 @@ func takesDown(code string) bool {
 	return slices.Contains([]string{cloneset.DrainPod, cloneset.UpdateInPlace, cloneset.PrepareUpdate, cloneset.PrepareDelete}, code)
 }
 
+// down says whether a command can make an available Pod unavailable. A patch of its metadata alone cannot.
+func down(command *shiplogv1.Command) bool {
+	code := command.GetReason().GetCode()
+	switch {
+	case command.GetObject().GetResource() != world.ResourcePods:
+		return false
+	case code == cloneset.UpdateInPlace:
+		return bytes.Contains(command.GetPatch().GetJson(), []byte(`"spec"`))
+	}
+	return command.GetDelete() != nil || takesDown(code)
+}
+
 // withinBudget checks that a command which takes an available Pod down leaves as many as the budget asks for, as far as was
 // known when it was decided.
 func (v *Verifier) withinBudget(record journal.Record, command *shiplogv1.Command) {
 	uid := types.UID(command.GetObject().GetUid())
-	code := command.GetReason().GetCode()
-	down := command.GetDelete() != nil || takesDown(code) && !(code == cloneset.UpdateInPlace && !bytes.Contains(command.GetPatch().GetJson(), []byte(`"spec"`)))
 	at := v.floors[world.WorkloadOf(record.Entry.GetRollout())]
-	if command.GetObject().GetResource() != world.ResourcePods || !down || at == nil || at.cause != record.Entry.GetCause() || at.available[uid] == "" {
+	if !down(command) || at == nil || at.cause != record.Entry.GetCause() || at.available[uid] == "" {
 		return
 	}
 	delete(at.available, uid)
