@@ -41,6 +41,10 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "seal"
 	case *shiplogv1.Entry_RolloutEvent:
 		return "event"
+	case nil:
+		if entry.GetSkippable() {
+			return "position" // what is left of an entry that a bundle was cut from
+		}
 	}
 	return "unknown"
 }

@@ -42,6 +42,9 @@ func Entry(entry *shiplogv1.Entry) string {
 	case *shiplogv1.Entry_RolloutEvent:
 		return RolloutEvent(kind.RolloutEvent)
 	}
+	if entry.GetSkippable() {
+		return "an entry that is not shown: it belongs elsewhere, or to a newer version"
+	}
 	return "an entry that this version does not know"
 }
 

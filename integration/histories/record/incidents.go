@@ -149,6 +149,17 @@ func nodeOf(name string, arguments ...string) func(context.Context, *stage) erro
 	}
 }
 
+// healed gives lost nodes back.
+func healed(ctx context.Context, s *stage) error {
+	nodes, err := s.kubectl(ctx, "get", "nodes", "-o", `jsonpath={.items[?(@.spec.taints[*].key=="example.com/lost")].metadata.name}`)
+	for _, node := range strings.Fields(nodes) {
+		if err == nil {
+			_, err = s.kubectl(ctx, "taint", "node", node, "example.com/lost-")
+		}
+	}
+	return err
+}
+
 func (c cloneSet) with(change func(*cloneSet)) cloneSet {
 	change(&c)
 	return c
@@ -176,7 +187,7 @@ var incidents = []incident{
 		settles(shop.with(func(c *cloneSet) { c.image, c.replicas = "nginx:1.21", 5 })))},
 	// A node is lost in mid-rollout: its Pods are evicted.
 	{"node-lost", steps(settles(web), apply(web.with(image("nginx:1.21"))), updated("web", 2), nodeOf("web", "taint", "node", "NODE", "example.com/lost=true:NoExecute"),
-		lasts(2*time.Second), settles(web.with(image("nginx:1.21"))), kubectl("taint", "nodes", "--all", "example.com/lost-"))},
+		lasts(2*time.Second), settles(web.with(image("nginx:1.21"))), healed)},
 	// A person deletes Pods in mid-rollout.
 	{"deleted-by-hand", steps(settles(web), apply(web.with(image("nginx:1.21"))), updated("web", 2), eachPod("web", 3, "delete", "POD", "--wait=false"), settles(web.with(image("nginx:1.21"))))},
 	{"watcher-killed", steps(settles(web), apply(web.with(image("nginx:1.21"))), updated("web", 2), killed("watcher", 3*time.Second), settles(web.with(image("nginx:1.21"))))},
