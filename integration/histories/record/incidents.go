@@ -194,7 +194,7 @@ var incidents = []incident{
 	{"planner-killed", steps(settles(web), apply(web.with(image("nginx:1.21"))), updated("web", 2), killed("planner", time.Second), settles(web.with(image("nginx:1.21"))))},
 	{"executor-killed", steps(settles(web), apply(web.with(image("nginx:1.21"))), updated("web", 2), killed("executor", 2*time.Second), settles(web.with(image("nginx:1.21"))))},
 	// A hook's controller does not answer; then a person takes its label away.
-	{"stuck-hook", steps(settles(hooked), eachPod("web", 2, "label", "POD", "example.com/hook=true"), apply(hooked.with(image("nginx:1.21"))), updated("web", 1), lasts(4*time.Second),
+	{"stuck-hook", steps(settles(hooked), eachPod("web", 2, "label", "POD", "example.com/hook=true"), apply(hooked.with(image("nginx:1.21"))), lasts(6*time.Second),
 		eachPod("web", 3, "patch", "POD", "--type=merge", "-p", released), settles(hooked.with(image("nginx:1.21"))))},
 	// A canary that waits under a partition, is paused, and then goes on.
 	{"canary-and-pause", steps(settles(web), apply(web.with(func(c *cloneSet) { c.image, c.partition = "nginx:1.21", 4 })), updated("web", 2), lasts(time.Second),

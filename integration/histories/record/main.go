@@ -68,7 +68,7 @@ func record(ctx context.Context, running string, names []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := crd.Install(ctx, config); err != nil {
+	if err := crd.Install(ctx, config, nil); err != nil {
 		return err
 	}
 	for _, incident := range incidents {
