@@ -75,6 +75,7 @@ func Run(ctx context.Context, options Options) error {
 	for {
 		select {
 		case <-ctx.Done():
+			p.sealAtEnd()
 			p.compactAtEnd()
 			return nil
 		case err := <-failed:

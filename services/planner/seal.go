@@ -70,3 +70,13 @@ func (p *planner) seal(ctx context.Context) error {
 	p.awaited = upTo
 	return nil
 }
+
+// sealAtEnd leaves a log behind that is sealed but for its last seal. That it cannot be is no failure: the next leader goes on.
+func (p *planner) sealAtEnd() {
+	ctx, cancel := context.WithTimeout(context.Background(), endBound)
+	defer cancel()
+	p.sealDue = true
+	if err := p.seal(ctx); err != nil {
+		p.Logger.Warn().Err(err).Msg("cannot seal the log")
+	}
+}
