@@ -22,7 +22,8 @@ func verifyCommand() *cobra.Command {
   cause    what an entry says caused it stands before it, and an outcome is that of a command
   outcome  each command has an outcome, or is the newest for its object and still under way
   fence    commands are appended by the planner that raised the newest fence, on a world that holds that fence
-  budget   no command takes down a Pod that serves where its workload's maxUnavailable forbids it, as far as was known then
+  budget   no command takes down a Pod that serves where its workload's maxUnavailable forbids it, as far as was known then:
+           updates are held against Pods that are available, deletions against those that are ready, as the rules do
   gap      positions rise, and those without an entry are the log's own notes about wishes
   seal     ranges of entries are as their digests say, which the leading planner appends: what was changed or is lost shows
 

@@ -91,7 +91,6 @@ type Replay struct {
 
 	causes    Causes
 	exactFrom uint64
-	refs      map[types.UID]world.Ref
 	pending   map[types.UID]*decided
 }
 

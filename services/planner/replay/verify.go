@@ -80,10 +80,12 @@ const mostKnown = 100_000
 
 // floor is what was known of a workload's budget at the position at which it was decided on.
 type floor struct {
-	cause     uint64
-	workload  string
-	limits    cloneset.Limits
-	available map[types.UID]string // Pods by name, less those that commands took down since
+	cause    uint64
+	workload string
+	limits   cloneset.Limits
+	// Pods by name, less those that commands took down since: ready ones, which deletions are held against, and those that have been
+	// so for minReadySeconds, which updates are held against.
+	ready, available map[types.UID]string
 }
 
 // NewVerifier returns a verifier. The causes come from a first pass.
@@ -186,8 +188,11 @@ func (v *Verifier) measure(record journal.Record) {
 			delete(v.floors, set.UID)
 			continue
 		}
-		at := &floor{record.Sequence, ref.String(), limits, map[types.UID]string{}}
+		at := &floor{record.Sequence, ref.String(), limits, map[types.UID]string{}, map[types.UID]string{}}
 		for _, pod := range v.World.PodsOf(set.UID) {
+			if serves(pod, 0, v.World.Now()) {
+				at.ready[pod.UID] = pod.Name
+			}
 			if serves(pod, limits.MinReadySeconds, v.World.Now()) {
 				at.available[pod.UID] = pod.Name
 			}
@@ -232,13 +237,22 @@ func down(command *shiplogv1.Command) bool {
 func (v *Verifier) withinBudget(record journal.Record, command *shiplogv1.Command) {
 	uid := types.UID(command.GetObject().GetUid())
 	at := v.floors[world.WorkloadOf(record.Entry.GetRollout())]
-	if !down(command) || at == nil || at.cause != record.Entry.GetCause() || at.available[uid] == "" {
+	if !down(command) || at == nil || at.cause != record.Entry.GetCause() {
 		return
 	}
+	left := at.available
+	if command.GetDelete() != nil {
+		left = at.ready
+	}
+	served := left[uid] != ""
 	delete(at.available, uid)
+	delete(at.ready, uid)
+	if !served {
+		return
+	}
 	v.Budgets++
-	if asked := at.limits.Replicas - at.limits.MaxUnavailable; len(at.available) < asked {
-		v.problem(record, "budget", "%s leaves %d Pods of %s available, %d of %d may be unavailable", narrate.Command(command), len(at.available),
+	if asked := at.limits.Replicas - at.limits.MaxUnavailable; len(left) < asked {
+		v.problem(record, "budget", "%s leaves %d Pods of %s available, %d of %d may be unavailable", narrate.Command(command), len(left),
 			at.workload, at.limits.MaxUnavailable, at.limits.Replicas)
 	}
 }
