@@ -228,9 +228,10 @@ func (b *bench) latency(ctx context.Context, _ *testbed.Process) error {
 
 // quiet watches an idle cluster.
 func (b *bench) quiet(ctx context.Context, shiplog *testbed.Process) error {
-	// Idling begins when the log has been silent for a while: the last vouch and tick of the work before belong to that.
+	// Idling begins when the log has been silent for a while: the last vouch and tick of the work before belong to that, and the
+	// seal, which comes within a minute.
 	entries, silent := -1.0, time.Now()
-	for time.Since(silent) < 6*time.Second {
+	for time.Since(silent) < 65*time.Second {
 		position, err := shiplog.Metric("shiplog_planner_position")
 		if err != nil {
 			return err
