@@ -32,7 +32,7 @@ unit: build ## tests of every package, against real parts where they need them
 blackbox: build ## the program as a user sees it, on a real cluster with real containers
 	go test -count=1 -timeout 20m ./integration/blackbox/...
 
-simtest: ## some hundreds of simulated clusters with faults
+simtest: ## some thousands of simulated clusters with faults
 	go test -count=1 ./integration/sim/...
 
 sim: ## as many as you like: make sim SIM='--seeds 10000 --from 1'

@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 500, "how many seeds TestSeeds runs")
+	seeds = flag.Uint64("seeds", 2500, "how many seeds TestSeeds runs")
 	from  = flag.Uint64("from", 1, "the first of them")
 )
 

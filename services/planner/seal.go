@@ -27,7 +27,7 @@ type sealing struct {
 	sealedAt uint64
 	// sealedUpTo is where what is collected begins.
 	sealedUpTo uint64
-	// worth: something but seals is unsealed.
+	// worth: something is unsealed but seals, and vouches, which follow what else there is: else an idle log would not be idle.
 	worth   bool
 	sealDue bool
 	// awaited is the seal of ours that we have not read back, by where it ends; 0: none.
@@ -48,7 +48,7 @@ func (s *sealing) chain(change world.Change) {
 	}
 	if change.Sequence > s.sealedUpTo {
 		s.unsealed.Add(journal.Record{Sequence: change.Sequence, Time: change.Time, Entry: change.Entry})
-		s.worth = s.worth || sealed == nil
+		s.worth = s.worth || sealed == nil && change.Entry.GetVouched() == nil
 	}
 }
 

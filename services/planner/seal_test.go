@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -90,17 +91,26 @@ func verified(t *testing.T, records []journal.Record) replay.Account {
 // The chain goes on over a change of leaders, an idle log gets no seal, and what was changed or is missing shows.
 func TestSeal(t *testing.T) {
 	log := journal.NewMemory(time.Now)
-	vouch := func() {
-		if _, err := log.Append(t.Context(), &shiplogv1.Entry{Kind: &shiplogv1.Entry_Vouched{Vouched: &shiplogv1.Vouched{}}}); err != nil {
+	add := func(entry *shiplogv1.Entry) {
+		if _, err := log.Append(t.Context(), entry); err != nil {
 			t.Fatal(err)
 		}
 	}
+	version := 0
+	happens := func() {
+		version++
+		add(&shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
+			Object:          &shiplogv1.ObjectRef{Version: "v1", Resource: world.ResourceNamespaces, Name: "default", Uid: "uid"},
+			ResourceVersion: fmt.Sprint(version), Json: []byte(`{"metadata":{"name":"default","uid":"uid"}}`),
+		}}})
+	}
 	a, b := newSealer(t, log, "a"), newSealer(t, log, "b")
-	vouch()
+	happens()
 	a.raise()
 	a.turn()
-	vouch()
+	happens()
 	a.turn()
+	add(&shiplogv1.Entry{Kind: &shiplogv1.Entry_Vouched{Vouched: &shiplogv1.Vouched{}}}) // it follows what happened, and is not worth a seal
 	b.turn()
 	idle := len(a.read())
 	for range 3 {
@@ -111,7 +121,7 @@ func TestSeal(t *testing.T) {
 	}
 	b.raise()
 	b.turn()
-	vouch()
+	happens()
 	b.turn()
 	a.turn() // it is deposed, and has nothing to say
 	records := b.read()

@@ -65,8 +65,8 @@ func (v *voucher) read(record journal.Record) {
 		v.vouched, v.vouchedAt = max(v.vouched, record.Sequence), time.Now()
 		return
 	}
-	if record.Entry.GetRolloutEvent() != nil {
-		return // it tells what is decided; nothing waits for a word about it
+	if record.Entry.GetRolloutEvent() != nil || record.Entry.GetSealed() != nil {
+		return // they tell of what was decided and recorded; nothing waits for a word about it
 	}
 	if record.Entry.GetFenceRaised() != nil {
 		// A planner that has just begun to lead waits for a word that is newer than its fence.
