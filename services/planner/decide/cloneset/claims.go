@@ -126,7 +126,7 @@ func (r *round) createClaims(id string, templates []map[string]any, why string, 
 		if id == "" || r.world.Claim(r.set.Namespace, name) != nil || !r.mayTry(ScaleUp) {
 			continue
 		}
-		metadata := maps.Clone(metadataTree(template))
+		metadata := maps.Clone(childMap(template, "metadata"))
 		labels := stringsOf(childMap(metadata, "labels"))
 		for key, value := range r.set.Spec.Selector.MatchLabels { //shiplog:unordered: writes one key of a map per turn
 			labels[key] = value
@@ -226,11 +226,9 @@ func claimsHash(templates []map[string]any) string {
 }
 
 func claimName(template map[string]any) string {
-	name, _ := metadataTree(template)["name"].(string)
+	name, _ := childMap(template, "metadata")["name"].(string)
 	return name
 }
-
-func metadataTree(template map[string]any) map[string]any { return childMap(template, "metadata") }
 
 func childMap(tree map[string]any, key string) map[string]any {
 	child, _ := tree[key].(map[string]any)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -207,5 +206,5 @@ func (r *round) rehook(hook *v1beta1.LifecycleHook) map[string]any {
 	if len(hook.FinalizersHandler) > 0 {
 		metadata["finalizers"] = slices.Clone(hook.FinalizersHandler)
 	}
-	return map[string]any{"metadata": maps.Clone(metadata)}
+	return map[string]any{"metadata": metadata}
 }

@@ -41,7 +41,10 @@ func (r *round) goOn(p *pod) bool {
 		r.writeNext(p, write, "the grace period is over")
 		return true
 	}
-	if template, known := r.templateOf(p.Pod); known {
+	if p.Update == nil {
+		return false // most Pods, most of the time
+	}
+	if template, known := r.templateOf(p.Pod); known && p.Update.UpdateResources {
 		if amounts := inplace.ToResize(p.Pod, template); amounts != nil {
 			if r.mayTry(ResizePod) && r.mayTakeDown() {
 				r.command(p.Pod, decide.PatchPod(p.Pod, "resize", inplace.ResizePatch(amounts), decide.Why(ResizePod, "resources of %s as the template has them", strings.Join(slices.Sorted(maps.Keys(amounts)), ", "))))
@@ -57,7 +60,7 @@ func (r *round) goOn(p *pod) bool {
 		}
 		return true
 	}
-	if r.complete(p.Pod) || p.Update == nil {
+	if r.complete(p.Pod) {
 		return false
 	}
 	if template, known := r.templateOf(p.Pod); known && !inplace.Resized(p.Pod, template) {

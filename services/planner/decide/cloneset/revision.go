@@ -163,9 +163,7 @@ func revisionRef(held *world.Revision) *shiplogv1.ObjectRef {
 }
 
 func metadataOf(template world.Template, field string) map[string]any {
-	metadata, _ := template.Tree["metadata"].(map[string]any)
-	values, _ := metadata[field].(map[string]any)
-	return values
+	return childMap(childMap(template.Tree, "metadata"), field)
 }
 
 // stringsOf returns a copy of a label or annotation map.
