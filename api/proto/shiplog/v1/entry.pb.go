@@ -84,6 +84,57 @@ func (RuntimeContainer_State) EnumDescriptor() ([]byte, []int) {
 	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10, 0}
 }
 
+type CallObserved_State int32
+
+const (
+	CallObserved_STATE_UNSPECIFIED CallObserved_State = 0
+	// The agent has the command, which waits for its turn on the node.
+	CallObserved_STATE_TAKEN CallObserved_State = 1
+	// The call is being made.
+	CallObserved_STATE_RUNNING CallObserved_State = 2
+)
+
+// Enum value maps for CallObserved_State.
+var (
+	CallObserved_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_TAKEN",
+		2: "STATE_RUNNING",
+	}
+	CallObserved_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_TAKEN":       1,
+		"STATE_RUNNING":     2,
+	}
+)
+
+func (x CallObserved_State) Enum() *CallObserved_State {
+	p := new(CallObserved_State)
+	*p = x
+	return p
+}
+
+func (x CallObserved_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CallObserved_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_shiplog_v1_entry_proto_enumTypes[1].Descriptor()
+}
+
+func (CallObserved_State) Type() protoreflect.EnumType {
+	return &file_shiplog_v1_entry_proto_enumTypes[1]
+}
+
+func (x CallObserved_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CallObserved_State.Descriptor instead.
+func (CallObserved_State) EnumDescriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11, 0}
+}
+
 type PatchObject_Type int32
 
 const (
@@ -123,11 +174,11 @@ func (x PatchObject_Type) String() string {
 }
 
 func (PatchObject_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_shiplog_v1_entry_proto_enumTypes[1].Descriptor()
+	return file_shiplog_v1_entry_proto_enumTypes[2].Descriptor()
 }
 
 func (PatchObject_Type) Type() protoreflect.EnumType {
-	return &file_shiplog_v1_entry_proto_enumTypes[1]
+	return &file_shiplog_v1_entry_proto_enumTypes[2]
 }
 
 func (x PatchObject_Type) Number() protoreflect.EnumNumber {
@@ -136,7 +187,7 @@ func (x PatchObject_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchObject_Type.Descriptor instead.
 func (PatchObject_Type) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Outcome_Result int32
@@ -178,11 +229,11 @@ func (x Outcome_Result) String() string {
 }
 
 func (Outcome_Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_shiplog_v1_entry_proto_enumTypes[2].Descriptor()
+	return file_shiplog_v1_entry_proto_enumTypes[3].Descriptor()
 }
 
 func (Outcome_Result) Type() protoreflect.EnumType {
-	return &file_shiplog_v1_entry_proto_enumTypes[2]
+	return &file_shiplog_v1_entry_proto_enumTypes[3]
 }
 
 func (x Outcome_Result) Number() protoreflect.EnumNumber {
@@ -191,7 +242,7 @@ func (x Outcome_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Result.Descriptor instead.
 func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // Entry is one message of the log. Its sequence number and time are those that the log gave it on arrival and are not
@@ -216,6 +267,7 @@ type Entry struct {
 	//	*Entry_Vouched
 	//	*Entry_Ticked
 	//	*Entry_NodeObserved
+	//	*Entry_CallObserved
 	//	*Entry_Command
 	//	*Entry_Outcome
 	//	*Entry_FenceRaised
@@ -343,6 +395,15 @@ func (x *Entry) GetNodeObserved() *NodeObserved {
 	return nil
 }
 
+func (x *Entry) GetCallObserved() *CallObserved {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_CallObserved); ok {
+			return x.CallObserved
+		}
+	}
+	return nil
+}
+
 func (x *Entry) GetCommand() *Command {
 	if x != nil {
 		if x, ok := x.Kind.(*Entry_Command); ok {
@@ -412,6 +473,10 @@ type Entry_NodeObserved struct {
 	NodeObserved *NodeObserved `protobuf:"bytes,14,opt,name=node_observed,json=nodeObserved,proto3,oneof"`
 }
 
+type Entry_CallObserved struct {
+	CallObserved *CallObserved `protobuf:"bytes,16,opt,name=call_observed,json=callObserved,proto3,oneof"`
+}
+
 type Entry_Command struct {
 	Command *Command `protobuf:"bytes,20,opt,name=command,proto3,oneof"`
 }
@@ -441,6 +506,8 @@ func (*Entry_Vouched) isEntry_Kind() {}
 func (*Entry_Ticked) isEntry_Kind() {}
 
 func (*Entry_NodeObserved) isEntry_Kind() {}
+
+func (*Entry_CallObserved) isEntry_Kind() {}
 
 func (*Entry_Command) isEntry_Kind() {}
 
@@ -1230,8 +1297,88 @@ func (x *RuntimeContainer) GetPlainHash() uint64 {
 	return 0
 }
 
-// Command is one effect to perform, complete in itself: one API write, or one wish for a tick. Written by the planner only,
-// under its fence. Its identity is (cause, index).
+// CallObserved is a fact: how far the agent of a node is with the command at cause. The newest of a command counts, and none after
+// its outcome. Written for the node agent by the executor, which has checked that it is the agent's word.
+type CallObserved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// What is called, as in the subject of the command: the image of a pull, else the id of the container.
+	Target string             `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	State  CallObserved_State `protobuf:"varint,3,opt,name=state,proto3,enum=shiplog.v1.CallObserved_State" json:"state,omitempty"`
+	// Of a pull, where the runtime tells: bytes that have come so far, and bytes that are to come in all as far as is known. 0: unknown.
+	BytesDone     uint64 `protobuf:"varint,4,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64 `protobuf:"varint,5,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallObserved) Reset() {
+	*x = CallObserved{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallObserved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallObserved) ProtoMessage() {}
+
+func (x *CallObserved) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallObserved.ProtoReflect.Descriptor instead.
+func (*CallObserved) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CallObserved) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CallObserved) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *CallObserved) GetState() CallObserved_State {
+	if x != nil {
+		return x.State
+	}
+	return CallObserved_STATE_UNSPECIFIED
+}
+
+func (x *CallObserved) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *CallObserved) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+// Command is one effect to perform, complete in itself: one API write, one call to a node's container runtime, or one wish for a
+// tick. Written by the planner only, under its fence. Its identity is (cause, index).
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Position of the command in the answer that the planner gave at cause, from 0.
@@ -1243,12 +1390,24 @@ type Command struct {
 	ResourceVersion string `protobuf:"bytes,4,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// How many times the same effect was refused before, by which the planner backs off. 0 for the first try.
 	Attempt uint32 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Node whose agent makes the call; empty: the executor carries out the command. Object is then what the call is made for: the
+	// NodeImage of a pull, else the Pod.
+	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	// How long the agent may take to say that it has the command, after the log took it, and how long the call may run. Without
+	// its word for so long the executor writes the outcome. Only with node.
+	TakeWithin *durationpb.Duration `protobuf:"bytes,7,opt,name=take_within,json=takeWithin,proto3" json:"take_within,omitempty"`
+	RunWithin  *durationpb.Duration `protobuf:"bytes,8,opt,name=run_within,json=runWithin,proto3" json:"run_within,omitempty"`
 	// Types that are valid to be assigned to Effect:
 	//
 	//	*Command_Create
 	//	*Command_Patch
 	//	*Command_Delete
 	//	*Command_WakeAt
+	//	*Command_PullImage
+	//	*Command_RunHook
+	//	*Command_StopContainer
+	//	*Command_InspectContainer
+	//	*Command_CancelCall
 	Effect        isCommand_Effect `protobuf_oneof:"effect"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1256,7 +1415,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1427,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1440,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetIndex() uint32 {
@@ -1317,6 +1476,27 @@ func (x *Command) GetAttempt() uint32 {
 		return x.Attempt
 	}
 	return 0
+}
+
+func (x *Command) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Command) GetTakeWithin() *durationpb.Duration {
+	if x != nil {
+		return x.TakeWithin
+	}
+	return nil
+}
+
+func (x *Command) GetRunWithin() *durationpb.Duration {
+	if x != nil {
+		return x.RunWithin
+	}
+	return nil
 }
 
 func (x *Command) GetEffect() isCommand_Effect {
@@ -1362,6 +1542,51 @@ func (x *Command) GetWakeAt() *WakeAt {
 	return nil
 }
 
+func (x *Command) GetPullImage() *PullImage {
+	if x != nil {
+		if x, ok := x.Effect.(*Command_PullImage); ok {
+			return x.PullImage
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRunHook() *RunHook {
+	if x != nil {
+		if x, ok := x.Effect.(*Command_RunHook); ok {
+			return x.RunHook
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetStopContainer() *StopContainer {
+	if x != nil {
+		if x, ok := x.Effect.(*Command_StopContainer); ok {
+			return x.StopContainer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetInspectContainer() *InspectContainer {
+	if x != nil {
+		if x, ok := x.Effect.(*Command_InspectContainer); ok {
+			return x.InspectContainer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelCall() *CancelCall {
+	if x != nil {
+		if x, ok := x.Effect.(*Command_CancelCall); ok {
+			return x.CancelCall
+		}
+	}
+	return nil
+}
+
 type isCommand_Effect interface {
 	isCommand_Effect()
 }
@@ -1382,6 +1607,26 @@ type Command_WakeAt struct {
 	WakeAt *WakeAt `protobuf:"bytes,13,opt,name=wake_at,json=wakeAt,proto3,oneof"`
 }
 
+type Command_PullImage struct {
+	PullImage *PullImage `protobuf:"bytes,20,opt,name=pull_image,json=pullImage,proto3,oneof"`
+}
+
+type Command_RunHook struct {
+	RunHook *RunHook `protobuf:"bytes,21,opt,name=run_hook,json=runHook,proto3,oneof"`
+}
+
+type Command_StopContainer struct {
+	StopContainer *StopContainer `protobuf:"bytes,22,opt,name=stop_container,json=stopContainer,proto3,oneof"`
+}
+
+type Command_InspectContainer struct {
+	InspectContainer *InspectContainer `protobuf:"bytes,23,opt,name=inspect_container,json=inspectContainer,proto3,oneof"`
+}
+
+type Command_CancelCall struct {
+	CancelCall *CancelCall `protobuf:"bytes,24,opt,name=cancel_call,json=cancelCall,proto3,oneof"`
+}
+
 func (*Command_Create) isCommand_Effect() {}
 
 func (*Command_Patch) isCommand_Effect() {}
@@ -1389,6 +1634,16 @@ func (*Command_Patch) isCommand_Effect() {}
 func (*Command_Delete) isCommand_Effect() {}
 
 func (*Command_WakeAt) isCommand_Effect() {}
+
+func (*Command_PullImage) isCommand_Effect() {}
+
+func (*Command_RunHook) isCommand_Effect() {}
+
+func (*Command_StopContainer) isCommand_Effect() {}
+
+func (*Command_InspectContainer) isCommand_Effect() {}
+
+func (*Command_CancelCall) isCommand_Effect() {}
 
 // Reason says why: a stable code and one sentence that holds the numbers.
 type Reason struct {
@@ -1403,7 +1658,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1670,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1683,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Reason) GetCode() string {
@@ -1456,7 +1711,7 @@ type CreateObject struct {
 
 func (x *CreateObject) Reset() {
 	*x = CreateObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1723,7 @@ func (x *CreateObject) String() string {
 func (*CreateObject) ProtoMessage() {}
 
 func (x *CreateObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1736,7 @@ func (x *CreateObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateObject.ProtoReflect.Descriptor instead.
 func (*CreateObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateObject) GetJson() []byte {
@@ -1504,7 +1759,7 @@ type PatchObject struct {
 
 func (x *PatchObject) Reset() {
 	*x = PatchObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1771,7 @@ func (x *PatchObject) String() string {
 func (*PatchObject) ProtoMessage() {}
 
 func (x *PatchObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1784,7 @@ func (x *PatchObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchObject.ProtoReflect.Descriptor instead.
 func (*PatchObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PatchObject) GetType() PatchObject_Type {
@@ -1564,7 +1819,7 @@ type DeleteObject struct {
 
 func (x *DeleteObject) Reset() {
 	*x = DeleteObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1831,7 @@ func (x *DeleteObject) String() string {
 func (*DeleteObject) ProtoMessage() {}
 
 func (x *DeleteObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1844,7 @@ func (x *DeleteObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObject.ProtoReflect.Descriptor instead.
 func (*DeleteObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteObject) GetGracePeriodSeconds() int64 {
@@ -1611,7 +1866,7 @@ type WakeAt struct {
 
 func (x *WakeAt) Reset() {
 	*x = WakeAt{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1878,7 @@ func (x *WakeAt) String() string {
 func (*WakeAt) ProtoMessage() {}
 
 func (x *WakeAt) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1891,7 @@ func (x *WakeAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeAt.ProtoReflect.Descriptor instead.
 func (*WakeAt) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WakeAt) GetId() string {
@@ -1653,7 +1908,661 @@ func (x *WakeAt) GetDue() *timestamppb.Timestamp {
 	return nil
 }
 
-// Outcome is what became of the command at cause. Written by the executor. The fold takes the first one for a command.
+// PullImage lets the runtime have an image: one attempt.
+type PullImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name and tag, or name and digest: "nginx:1.27", "nginx@sha256:...".
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// Which asking this is: the version of the tag in the NodeImage.
+	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Pull even if the runtime has an image of this name.
+	Always bool `protobuf:"varint,3,opt,name=always,proto3" json:"always,omitempty"`
+	// What the sandbox configuration of the request carries.
+	Labels      map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Annotations map[string]string `protobuf:"bytes,5,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Secrets with credentials for the registry. The agent asks for them, sealed, when it pulls; they are in no entry.
+	PullSecrets   []*SecretRef `protobuf:"bytes,6,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImage) Reset() {
+	*x = PullImage{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImage) ProtoMessage() {}
+
+func (x *PullImage) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImage.ProtoReflect.Descriptor instead.
+func (*PullImage) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PullImage) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *PullImage) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PullImage) GetAlways() bool {
+	if x != nil {
+		return x.Always
+	}
+	return false
+}
+
+func (x *PullImage) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PullImage) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
+func (x *PullImage) GetPullSecrets() []*SecretRef {
+	if x != nil {
+		return x.PullSecrets
+	}
+	return nil
+}
+
+// SecretRef names a Secret.
+type SecretRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRef) Reset() {
+	*x = SecretRef{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRef) ProtoMessage() {}
+
+func (x *SecretRef) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
+func (*SecretRef) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SecretRef) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SecretRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RunHook runs what a container wants done before it stops.
+type RunHook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime's identity of the container, without scheme.
+	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Types that are valid to be assigned to Handler:
+	//
+	//	*RunHook_Exec
+	//	*RunHook_Http
+	//	*RunHook_Tcp
+	//	*RunHook_Sleep
+	Handler       isRunHook_Handler `protobuf_oneof:"handler"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunHook) Reset() {
+	*x = RunHook{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunHook) ProtoMessage() {}
+
+func (x *RunHook) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunHook.ProtoReflect.Descriptor instead.
+func (*RunHook) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RunHook) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *RunHook) GetHandler() isRunHook_Handler {
+	if x != nil {
+		return x.Handler
+	}
+	return nil
+}
+
+func (x *RunHook) GetExec() *ExecHook {
+	if x != nil {
+		if x, ok := x.Handler.(*RunHook_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
+func (x *RunHook) GetHttp() *HttpHook {
+	if x != nil {
+		if x, ok := x.Handler.(*RunHook_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
+func (x *RunHook) GetTcp() *TcpHook {
+	if x != nil {
+		if x, ok := x.Handler.(*RunHook_Tcp); ok {
+			return x.Tcp
+		}
+	}
+	return nil
+}
+
+func (x *RunHook) GetSleep() *durationpb.Duration {
+	if x != nil {
+		if x, ok := x.Handler.(*RunHook_Sleep); ok {
+			return x.Sleep
+		}
+	}
+	return nil
+}
+
+type isRunHook_Handler interface {
+	isRunHook_Handler()
+}
+
+type RunHook_Exec struct {
+	Exec *ExecHook `protobuf:"bytes,2,opt,name=exec,proto3,oneof"`
+}
+
+type RunHook_Http struct {
+	Http *HttpHook `protobuf:"bytes,3,opt,name=http,proto3,oneof"`
+}
+
+type RunHook_Tcp struct {
+	Tcp *TcpHook `protobuf:"bytes,4,opt,name=tcp,proto3,oneof"`
+}
+
+type RunHook_Sleep struct {
+	Sleep *durationpb.Duration `protobuf:"bytes,5,opt,name=sleep,proto3,oneof"`
+}
+
+func (*RunHook_Exec) isRunHook_Handler() {}
+
+func (*RunHook_Http) isRunHook_Handler() {}
+
+func (*RunHook_Tcp) isRunHook_Handler() {}
+
+func (*RunHook_Sleep) isRunHook_Handler() {}
+
+// ExecHook runs a command in the container.
+type ExecHook struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecHook) Reset() {
+	*x = ExecHook{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecHook) ProtoMessage() {}
+
+func (x *ExecHook) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecHook.ProtoReflect.Descriptor instead.
+func (*ExecHook) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExecHook) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+// HttpHook sends a GET request.
+type HttpHook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "http" or "https"; of a certificate nothing is asked.
+	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// Empty: the Pod's address, which the agent asks the runtime for.
+	Host          string        `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Port          uint32        `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Path          string        `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Headers       []*HttpHeader `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpHook) Reset() {
+	*x = HttpHook{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpHook) ProtoMessage() {}
+
+func (x *HttpHook) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpHook.ProtoReflect.Descriptor instead.
+func (*HttpHook) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HttpHook) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *HttpHook) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HttpHook) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *HttpHook) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HttpHook) GetHeaders() []*HttpHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+type HttpHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpHeader) Reset() {
+	*x = HttpHeader{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpHeader) ProtoMessage() {}
+
+func (x *HttpHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpHeader.ProtoReflect.Descriptor instead.
+func (*HttpHeader) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HttpHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HttpHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// TcpHook opens a connection and closes it.
+type TcpHook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the Pod's address, which the agent asks the runtime for.
+	Host          string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpHook) Reset() {
+	*x = TcpHook{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpHook) ProtoMessage() {}
+
+func (x *TcpHook) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpHook.ProtoReflect.Descriptor instead.
+func (*TcpHook) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *TcpHook) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *TcpHook) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// StopContainer stops a container. One that has stopped, or is gone, is as wanted. What starts it again is the kubelet.
+type StopContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime's identity of the container, without scheme.
+	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// How long it gets between the signal that asks and the one that does not.
+	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopContainer) Reset() {
+	*x = StopContainer{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopContainer) ProtoMessage() {}
+
+func (x *StopContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopContainer.ProtoReflect.Descriptor instead.
+func (*StopContainer) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StopContainer) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *StopContainer) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+// InspectContainer reads what Pod status does not say of a container.
+type InspectContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime's identity of the container, without scheme.
+	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Environment variables to hash, by name, sorted.
+	Environment   []string `protobuf:"bytes,2,rep,name=environment,proto3" json:"environment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectContainer) Reset() {
+	*x = InspectContainer{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectContainer) ProtoMessage() {}
+
+func (x *InspectContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectContainer.ProtoReflect.Descriptor instead.
+func (*InspectContainer) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *InspectContainer) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *InspectContainer) GetEnvironment() []string {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+// CancelCall lets the agent give up a call that it has not ended. The outcome of that call says so.
+type CancelCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sequence of its command.
+	Command       uint64 `protobuf:"varint,1,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelCall) Reset() {
+	*x = CancelCall{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelCall) ProtoMessage() {}
+
+func (x *CancelCall) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
+func (*CancelCall) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CancelCall) GetCommand() uint64 {
+	if x != nil {
+		return x.Command
+	}
+	return 0
+}
+
+// Outcome is what became of the command at cause. Written by the executor, for a node agent too, whose word it has checked.
+// The fold takes the first one for a command.
 type Outcome struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Result Outcome_Result         `protobuf:"varint,1,opt,name=result,proto3,enum=shiplog.v1.Outcome_Result" json:"result,omitempty"`
@@ -1668,14 +2577,24 @@ type Outcome struct {
 	// Requests sent to the API server for this command, writes and looks together.
 	Requests uint32 `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
 	// Time from receiving the command to the answer of the API server.
-	Took          *durationpb.Duration `protobuf:"bytes,7,opt,name=took,proto3" json:"took,omitempty"`
+	Took *durationpb.Duration `protobuf:"bytes,7,opt,name=took,proto3" json:"took,omitempty"`
+	// Node and target of a call, as in CallObserved; empty: no agent was asked.
+	Node   string `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
+	Target string `protobuf:"bytes,9,opt,name=target,proto3" json:"target,omitempty"`
+	// What the call brought; absent: nothing but that it was made.
+	//
+	// Types that are valid to be assigned to Found:
+	//
+	//	*Outcome_PulledImage
+	//	*Outcome_InspectedContainer
+	Found         isOutcome_Found `protobuf_oneof:"found"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +2606,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +2619,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Outcome) GetResult() Outcome_Result {
@@ -1752,6 +2671,189 @@ func (x *Outcome) GetTook() *durationpb.Duration {
 	return nil
 }
 
+func (x *Outcome) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Outcome) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Outcome) GetFound() isOutcome_Found {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+func (x *Outcome) GetPulledImage() *PulledImage {
+	if x != nil {
+		if x, ok := x.Found.(*Outcome_PulledImage); ok {
+			return x.PulledImage
+		}
+	}
+	return nil
+}
+
+func (x *Outcome) GetInspectedContainer() *InspectedContainer {
+	if x != nil {
+		if x, ok := x.Found.(*Outcome_InspectedContainer); ok {
+			return x.InspectedContainer
+		}
+	}
+	return nil
+}
+
+type isOutcome_Found interface {
+	isOutcome_Found()
+}
+
+type Outcome_PulledImage struct {
+	PulledImage *PulledImage `protobuf:"bytes,20,opt,name=pulled_image,json=pulledImage,proto3,oneof"`
+}
+
+type Outcome_InspectedContainer struct {
+	InspectedContainer *InspectedContainer `protobuf:"bytes,21,opt,name=inspected_container,json=inspectedContainer,proto3,oneof"`
+}
+
+func (*Outcome_PulledImage) isOutcome_Found() {}
+
+func (*Outcome_InspectedContainer) isOutcome_Found() {}
+
+// PulledImage is the image that the runtime has.
+type PulledImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime's identity of it.
+	ImageId string `protobuf:"bytes,1,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
+	// It was there already, and nothing was pulled.
+	Present bool `protobuf:"varint,2,opt,name=present,proto3" json:"present,omitempty"`
+	// Secrets of the command that do not exist, so that their credentials were not tried. Told for a failed pull too.
+	MissingSecrets []*SecretRef `protobuf:"bytes,3,rep,name=missing_secrets,json=missingSecrets,proto3" json:"missing_secrets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PulledImage) Reset() {
+	*x = PulledImage{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PulledImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PulledImage) ProtoMessage() {}
+
+func (x *PulledImage) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PulledImage.ProtoReflect.Descriptor instead.
+func (*PulledImage) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PulledImage) GetImageId() string {
+	if x != nil {
+		return x.ImageId
+	}
+	return ""
+}
+
+func (x *PulledImage) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *PulledImage) GetMissingSecrets() []*SecretRef {
+	if x != nil {
+		return x.MissingSecrets
+	}
+	return nil
+}
+
+// InspectedContainer is what InspectContainer asked for.
+type InspectedContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kubelet's hash of the container's spec at creation. 0: the kubelet left none.
+	PlainHash uint64 `protobuf:"varint,1,opt,name=plain_hash,json=plainHash,proto3" json:"plain_hash,omitempty"`
+	// Hash of the variables asked for (pod-probe B4).
+	EnvironmentHash uint64 `protobuf:"varint,2,opt,name=environment_hash,json=environmentHash,proto3" json:"environment_hash,omitempty"`
+	// How many containers of this name the Pod had before, by the kubelet's count.
+	RestartCount  uint32 `protobuf:"varint,3,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectedContainer) Reset() {
+	*x = InspectedContainer{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectedContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectedContainer) ProtoMessage() {}
+
+func (x *InspectedContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectedContainer.ProtoReflect.Descriptor instead.
+func (*InspectedContainer) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *InspectedContainer) GetPlainHash() uint64 {
+	if x != nil {
+		return x.PlainHash
+	}
+	return 0
+}
+
+func (x *InspectedContainer) GetEnvironmentHash() uint64 {
+	if x != nil {
+		return x.EnvironmentHash
+	}
+	return 0
+}
+
+func (x *InspectedContainer) GetRestartCount() uint32 {
+	if x != nil {
+		return x.RestartCount
+	}
+	return 0
+}
+
 // FenceRaised makes its writer the only one that can append commands, until the next one is raised.
 type FenceRaised struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1763,7 +2865,7 @@ type FenceRaised struct {
 
 func (x *FenceRaised) Reset() {
 	*x = FenceRaised{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2877,7 @@ func (x *FenceRaised) String() string {
 func (*FenceRaised) ProtoMessage() {}
 
 func (x *FenceRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2890,7 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FenceRaised) GetGates() map[string]bool {
@@ -1821,7 +2923,7 @@ type RolloutEvent struct {
 
 func (x *RolloutEvent) Reset() {
 	*x = RolloutEvent{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2935,7 @@ func (x *RolloutEvent) String() string {
 func (*RolloutEvent) ProtoMessage() {}
 
 func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2948,7 @@ func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutEvent.ProtoReflect.Descriptor instead.
 func (*RolloutEvent) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RolloutEvent) GetIndex() uint32 {
@@ -1911,7 +3013,7 @@ type Sealed struct {
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +3025,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +3038,7 @@ func (x *Sealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
 func (*Sealed) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Sealed) GetAfter() uint64 {
@@ -1979,7 +3081,7 @@ var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x05\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x06\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -1991,7 +3093,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x0eobject_deleted\x18\v \x01(\v2\x19.shiplog.v1.ObjectDeletedH\x00R\robjectDeleted\x12/\n" +
 	"\avouched\x18\f \x01(\v2\x13.shiplog.v1.VouchedH\x00R\avouched\x12,\n" +
 	"\x06ticked\x18\r \x01(\v2\x12.shiplog.v1.TickedH\x00R\x06ticked\x12?\n" +
-	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12/\n" +
+	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12?\n" +
+	"\rcall_observed\x18\x10 \x01(\v2\x18.shiplog.v1.CallObservedH\x00R\fcallObserved\x12/\n" +
 	"\acommand\x18\x14 \x01(\v2\x13.shiplog.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aoutcome\x18\x15 \x01(\v2\x13.shiplog.v1.OutcomeH\x00R\aoutcome\x12<\n" +
 	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaised\x12,\n" +
@@ -2068,18 +3171,42 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\rSTATE_CREATED\x10\x01\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x02\x12\x10\n" +
 	"\fSTATE_EXITED\x10\x03\x12\x11\n" +
-	"\rSTATE_UNKNOWN\x10\x04\"\x91\x03\n" +
+	"\rSTATE_UNKNOWN\x10\x04\"\xf4\x01\n" +
+	"\fCallObserved\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x124\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1e.shiplog.v1.CallObserved.StateR\x05state\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x04 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x05 \x01(\x04R\n" +
+	"bytesTotal\"B\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSTATE_TAKEN\x10\x01\x12\x11\n" +
+	"\rSTATE_RUNNING\x10\x02\"\xd1\x06\n" +
 	"\aCommand\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12*\n" +
 	"\x06reason\x18\x02 \x01(\v2\x12.shiplog.v1.ReasonR\x06reason\x12-\n" +
 	"\x06object\x18\x03 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
 	"\x10resource_version\x18\x04 \x01(\tR\x0fresourceVersion\x12\x18\n" +
-	"\aattempt\x18\x05 \x01(\rR\aattempt\x122\n" +
+	"\aattempt\x18\x05 \x01(\rR\aattempt\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12:\n" +
+	"\vtake_within\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"takeWithin\x128\n" +
+	"\n" +
+	"run_within\x18\b \x01(\v2\x19.google.protobuf.DurationR\trunWithin\x122\n" +
 	"\x06create\x18\n" +
 	" \x01(\v2\x18.shiplog.v1.CreateObjectH\x00R\x06create\x12/\n" +
 	"\x05patch\x18\v \x01(\v2\x17.shiplog.v1.PatchObjectH\x00R\x05patch\x122\n" +
 	"\x06delete\x18\f \x01(\v2\x18.shiplog.v1.DeleteObjectH\x00R\x06delete\x12-\n" +
-	"\awake_at\x18\r \x01(\v2\x12.shiplog.v1.WakeAtH\x00R\x06wakeAtB\b\n" +
+	"\awake_at\x18\r \x01(\v2\x12.shiplog.v1.WakeAtH\x00R\x06wakeAt\x126\n" +
+	"\n" +
+	"pull_image\x18\x14 \x01(\v2\x15.shiplog.v1.PullImageH\x00R\tpullImage\x120\n" +
+	"\brun_hook\x18\x15 \x01(\v2\x13.shiplog.v1.RunHookH\x00R\arunHook\x12B\n" +
+	"\x0estop_container\x18\x16 \x01(\v2\x19.shiplog.v1.StopContainerH\x00R\rstopContainer\x12K\n" +
+	"\x11inspect_container\x18\x17 \x01(\v2\x1c.shiplog.v1.InspectContainerH\x00R\x10inspectContainer\x129\n" +
+	"\vcancel_call\x18\x18 \x01(\v2\x16.shiplog.v1.CancelCallH\x00R\n" +
+	"cancelCallB\b\n" +
 	"\x06effect\"6\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
@@ -2101,7 +3228,54 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x15_grace_period_seconds\"F\n" +
 	"\x06WakeAt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
-	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\x89\x03\n" +
+	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\x8d\x03\n" +
+	"\tPullImage\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x16\n" +
+	"\x06always\x18\x03 \x01(\bR\x06always\x129\n" +
+	"\x06labels\x18\x04 \x03(\v2!.shiplog.v1.PullImage.LabelsEntryR\x06labels\x12H\n" +
+	"\vannotations\x18\x05 \x03(\v2&.shiplog.v1.PullImage.AnnotationsEntryR\vannotations\x128\n" +
+	"\fpull_secrets\x18\x06 \x03(\v2\x15.shiplog.v1.SecretRefR\vpullSecrets\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\tSecretRef\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xeb\x01\n" +
+	"\aRunHook\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12*\n" +
+	"\x04exec\x18\x02 \x01(\v2\x14.shiplog.v1.ExecHookH\x00R\x04exec\x12*\n" +
+	"\x04http\x18\x03 \x01(\v2\x14.shiplog.v1.HttpHookH\x00R\x04http\x12'\n" +
+	"\x03tcp\x18\x04 \x01(\v2\x13.shiplog.v1.TcpHookH\x00R\x03tcp\x121\n" +
+	"\x05sleep\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05sleepB\t\n" +
+	"\ahandler\"$\n" +
+	"\bExecHook\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\"\x90\x01\n" +
+	"\bHttpHook\x12\x16\n" +
+	"\x06scheme\x18\x01 \x01(\tR\x06scheme\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x120\n" +
+	"\aheaders\x18\x05 \x03(\v2\x16.shiplog.v1.HttpHeaderR\aheaders\"6\n" +
+	"\n" +
+	"HttpHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
+	"\aTcpHook\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"c\n" +
+	"\rStopContainer\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"W\n" +
+	"\x10InspectContainer\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12 \n" +
+	"\venvironment\x18\x02 \x03(\tR\venvironment\"&\n" +
+	"\n" +
+	"CancelCall\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\x04R\acommand\"\xcf\x04\n" +
 	"\aOutcome\x122\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x1a.shiplog.v1.Outcome.ResultR\x06result\x12-\n" +
 	"\x06object\x18\x02 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
@@ -2109,12 +3283,26 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\v2\x12.shiplog.v1.ReasonR\x06reason\x12\x18\n" +
 	"\aattempt\x18\x05 \x01(\rR\aattempt\x12\x1a\n" +
 	"\brequests\x18\x06 \x01(\rR\brequests\x12-\n" +
-	"\x04took\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04took\"_\n" +
+	"\x04took\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x12\n" +
+	"\x04node\x18\b \x01(\tR\x04node\x12\x16\n" +
+	"\x06target\x18\t \x01(\tR\x06target\x12<\n" +
+	"\fpulled_image\x18\x14 \x01(\v2\x17.shiplog.v1.PulledImageH\x00R\vpulledImage\x12Q\n" +
+	"\x13inspected_container\x18\x15 \x01(\v2\x1e.shiplog.v1.InspectedContainerH\x00R\x12inspectedContainer\"_\n" +
 	"\x06Result\x12\x16\n" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eRESULT_APPLIED\x10\x01\x12\x12\n" +
 	"\x0eRESULT_REFUSED\x10\x02\x12\x15\n" +
-	"\x11RESULT_SUPERSEDED\x10\x03\"\x81\x01\n" +
+	"\x11RESULT_SUPERSEDED\x10\x03B\a\n" +
+	"\x05found\"\x82\x01\n" +
+	"\vPulledImage\x12\x19\n" +
+	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12\x18\n" +
+	"\apresent\x18\x02 \x01(\bR\apresent\x12>\n" +
+	"\x0fmissing_secrets\x18\x03 \x03(\v2\x15.shiplog.v1.SecretRefR\x0emissingSecrets\"\x83\x01\n" +
+	"\x12InspectedContainer\x12\x1d\n" +
+	"\n" +
+	"plain_hash\x18\x01 \x01(\x04R\tplainHash\x12)\n" +
+	"\x10environment_hash\x18\x02 \x01(\x04R\x0fenvironmentHash\x12#\n" +
+	"\rrestart_count\x18\x03 \x01(\rR\frestartCount\"\x81\x01\n" +
 	"\vFenceRaised\x128\n" +
 	"\x05gates\x18\x01 \x03(\v2\".shiplog.v1.FenceRaised.GatesEntryR\x05gates\x1a8\n" +
 	"\n" +
@@ -2147,80 +3335,117 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 	return file_shiplog_v1_entry_proto_rawDescData
 }
 
-var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
-	(PatchObject_Type)(0),         // 1: shiplog.v1.PatchObject.Type
-	(Outcome_Result)(0),           // 2: shiplog.v1.Outcome.Result
-	(*Entry)(nil),                 // 3: shiplog.v1.Entry
-	(*ObjectRef)(nil),             // 4: shiplog.v1.ObjectRef
-	(*ObjectObserved)(nil),        // 5: shiplog.v1.ObjectObserved
-	(*LastChange)(nil),            // 6: shiplog.v1.LastChange
-	(*ObjectDeleted)(nil),         // 7: shiplog.v1.ObjectDeleted
-	(*Vouched)(nil),               // 8: shiplog.v1.Vouched
-	(*Completeness)(nil),          // 9: shiplog.v1.Completeness
-	(*Ticked)(nil),                // 10: shiplog.v1.Ticked
-	(*NodeObserved)(nil),          // 11: shiplog.v1.NodeObserved
-	(*RuntimeImage)(nil),          // 12: shiplog.v1.RuntimeImage
-	(*RuntimeContainer)(nil),      // 13: shiplog.v1.RuntimeContainer
-	(*Command)(nil),               // 14: shiplog.v1.Command
-	(*Reason)(nil),                // 15: shiplog.v1.Reason
-	(*CreateObject)(nil),          // 16: shiplog.v1.CreateObject
-	(*PatchObject)(nil),           // 17: shiplog.v1.PatchObject
-	(*DeleteObject)(nil),          // 18: shiplog.v1.DeleteObject
-	(*WakeAt)(nil),                // 19: shiplog.v1.WakeAt
-	(*Outcome)(nil),               // 20: shiplog.v1.Outcome
-	(*FenceRaised)(nil),           // 21: shiplog.v1.FenceRaised
-	(*RolloutEvent)(nil),          // 22: shiplog.v1.RolloutEvent
-	(*Sealed)(nil),                // 23: shiplog.v1.Sealed
-	nil,                           // 24: shiplog.v1.FenceRaised.GatesEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(CallObserved_State)(0),       // 1: shiplog.v1.CallObserved.State
+	(PatchObject_Type)(0),         // 2: shiplog.v1.PatchObject.Type
+	(Outcome_Result)(0),           // 3: shiplog.v1.Outcome.Result
+	(*Entry)(nil),                 // 4: shiplog.v1.Entry
+	(*ObjectRef)(nil),             // 5: shiplog.v1.ObjectRef
+	(*ObjectObserved)(nil),        // 6: shiplog.v1.ObjectObserved
+	(*LastChange)(nil),            // 7: shiplog.v1.LastChange
+	(*ObjectDeleted)(nil),         // 8: shiplog.v1.ObjectDeleted
+	(*Vouched)(nil),               // 9: shiplog.v1.Vouched
+	(*Completeness)(nil),          // 10: shiplog.v1.Completeness
+	(*Ticked)(nil),                // 11: shiplog.v1.Ticked
+	(*NodeObserved)(nil),          // 12: shiplog.v1.NodeObserved
+	(*RuntimeImage)(nil),          // 13: shiplog.v1.RuntimeImage
+	(*RuntimeContainer)(nil),      // 14: shiplog.v1.RuntimeContainer
+	(*CallObserved)(nil),          // 15: shiplog.v1.CallObserved
+	(*Command)(nil),               // 16: shiplog.v1.Command
+	(*Reason)(nil),                // 17: shiplog.v1.Reason
+	(*CreateObject)(nil),          // 18: shiplog.v1.CreateObject
+	(*PatchObject)(nil),           // 19: shiplog.v1.PatchObject
+	(*DeleteObject)(nil),          // 20: shiplog.v1.DeleteObject
+	(*WakeAt)(nil),                // 21: shiplog.v1.WakeAt
+	(*PullImage)(nil),             // 22: shiplog.v1.PullImage
+	(*SecretRef)(nil),             // 23: shiplog.v1.SecretRef
+	(*RunHook)(nil),               // 24: shiplog.v1.RunHook
+	(*ExecHook)(nil),              // 25: shiplog.v1.ExecHook
+	(*HttpHook)(nil),              // 26: shiplog.v1.HttpHook
+	(*HttpHeader)(nil),            // 27: shiplog.v1.HttpHeader
+	(*TcpHook)(nil),               // 28: shiplog.v1.TcpHook
+	(*StopContainer)(nil),         // 29: shiplog.v1.StopContainer
+	(*InspectContainer)(nil),      // 30: shiplog.v1.InspectContainer
+	(*CancelCall)(nil),            // 31: shiplog.v1.CancelCall
+	(*Outcome)(nil),               // 32: shiplog.v1.Outcome
+	(*PulledImage)(nil),           // 33: shiplog.v1.PulledImage
+	(*InspectedContainer)(nil),    // 34: shiplog.v1.InspectedContainer
+	(*FenceRaised)(nil),           // 35: shiplog.v1.FenceRaised
+	(*RolloutEvent)(nil),          // 36: shiplog.v1.RolloutEvent
+	(*Sealed)(nil),                // 37: shiplog.v1.Sealed
+	nil,                           // 38: shiplog.v1.PullImage.LabelsEntry
+	nil,                           // 39: shiplog.v1.PullImage.AnnotationsEntry
+	nil,                           // 40: shiplog.v1.FenceRaised.GatesEntry
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
-	5,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
-	7,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
-	8,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
-	10, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
-	11, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
-	14, // 5: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
-	20, // 6: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
-	21, // 7: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	23, // 8: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
-	22, // 9: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
-	4,  // 10: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	6,  // 11: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	25, // 12: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 13: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	9,  // 14: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	26, // 15: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	25, // 16: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	12, // 17: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	13, // 18: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 19: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	25, // 20: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	25, // 21: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	15, // 22: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	4,  // 23: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	16, // 24: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	17, // 25: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	18, // 26: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	19, // 27: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	1,  // 28: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	25, // 29: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	2,  // 30: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	4,  // 31: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	15, // 32: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	26, // 33: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	24, // 34: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	4,  // 35: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	25, // 36: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	6,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
+	8,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
+	9,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
+	11, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
+	12, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
+	15, // 5: shiplog.v1.Entry.call_observed:type_name -> shiplog.v1.CallObserved
+	16, // 6: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
+	32, // 7: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
+	35, // 8: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
+	37, // 9: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
+	36, // 10: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
+	5,  // 11: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	7,  // 12: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	41, // 13: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	5,  // 14: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	10, // 15: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	42, // 16: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	41, // 17: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	13, // 18: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	14, // 19: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 20: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	41, // 21: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	41, // 22: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	1,  // 23: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
+	17, // 24: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	5,  // 25: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	42, // 26: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
+	42, // 27: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
+	18, // 28: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	19, // 29: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	20, // 30: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	21, // 31: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	22, // 32: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
+	24, // 33: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
+	29, // 34: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
+	30, // 35: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
+	31, // 36: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
+	2,  // 37: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	41, // 38: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	38, // 39: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
+	39, // 40: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
+	23, // 41: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
+	25, // 42: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
+	26, // 43: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
+	28, // 44: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
+	42, // 45: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
+	27, // 46: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
+	42, // 47: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
+	3,  // 48: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	5,  // 49: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	17, // 50: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	42, // 51: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	33, // 52: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
+	34, // 53: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
+	23, // 54: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
+	40, // 55: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	5,  // 56: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	41, // 57: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -2234,26 +3459,42 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Vouched)(nil),
 		(*Entry_Ticked)(nil),
 		(*Entry_NodeObserved)(nil),
+		(*Entry_CallObserved)(nil),
 		(*Entry_Command)(nil),
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
 		(*Entry_Sealed)(nil),
 		(*Entry_RolloutEvent)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[11].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[12].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Patch)(nil),
 		(*Command_Delete)(nil),
 		(*Command_WakeAt)(nil),
+		(*Command_PullImage)(nil),
+		(*Command_RunHook)(nil),
+		(*Command_StopContainer)(nil),
+		(*Command_InspectContainer)(nil),
+		(*Command_CancelCall)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[15].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[16].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[20].OneofWrappers = []any{
+		(*RunHook_Exec)(nil),
+		(*RunHook_Http)(nil),
+		(*RunHook_Tcp)(nil),
+		(*RunHook_Sleep)(nil),
+	}
+	file_shiplog_v1_entry_proto_msgTypes[28].OneofWrappers = []any{
+		(*Outcome_PulledImage)(nil),
+		(*Outcome_InspectedContainer)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   22,
+			NumEnums:      4,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
