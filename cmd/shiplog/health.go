@@ -103,8 +103,10 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 	if address == "" {
 		return nil
 	}
-	if err := h.registries[""].Register(logMetrics{s.journal}); err != nil {
-		return err
+	if s.journal != nil {
+		if err := h.registries[""].Register(logMetrics{s.journal}); err != nil {
+			return err
+		}
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -122,8 +124,10 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 		h.mu.Lock()
 		awaited := slices.Clone(h.awaited)
 		h.mu.Unlock()
-		if _, err := s.journal.State(r.Context()); err != nil {
-			awaited = append(awaited, "log: "+err.Error())
+		if s.journal != nil {
+			if _, err := s.journal.State(r.Context()); err != nil {
+				awaited = append(awaited, "log: "+err.Error())
+			}
 		}
 		if len(awaited) > 0 {
 			http.Error(w, "not ready: "+strings.Join(awaited, ", "), http.StatusServiceUnavailable)

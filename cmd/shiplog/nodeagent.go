@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/nodeagent"
@@ -17,7 +18,11 @@ import (
 )
 
 // node is a node on which an agent runs, and how to reach its container runtime.
-type node struct{ name, endpoint string }
+type node struct {
+	name, endpoint string
+	// pulls is how many images are pulled at a time.
+	pulls int
+}
 
 // check says what is wrong with a node that was named by a flag.
 func (n node) check(flag string) error {
@@ -30,11 +35,16 @@ func (n node) check(flag string) error {
 	return nil
 }
 
-// service returns the agent of the node. waited says whether readiness waits for it.
-func (n node) service(waited bool) service {
+// service returns the agent of the node, which has of the log what open returns. waited says whether readiness waits for it.
+func (n node) service(open func(context.Context, surroundings) (journal.Node, error), waited bool) service {
 	return service{name: "nodeagent/" + n.name, run: func(ctx context.Context, s surroundings) error {
+		log, err := open(ctx, s)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
 		options := nodeagent.Options{
-			Node: n.name, Endpoint: n.endpoint, Journal: s.journal, Logger: s.logger.With().Str("node", n.name).Logger(),
+			Node: n.name, Endpoint: n.endpoint, Log: log, Pulls: n.pulls, Logger: s.logger.With().Str("node", n.name).Logger(),
 			Registry: prometheus.WrapRegistererWith(prometheus.Labels{"node": n.name}, s.registry),
 			Writer:   writer("nodeagent"), Version: version(),
 		}
@@ -43,6 +53,23 @@ func (n node) service(waited bool) service {
 		}
 		return nodeagent.Run(ctx, options)
 	}}
+}
+
+// join has the agent share the log of this process.
+func (n node) join(ctx context.Context, s surroundings) (journal.Node, error) {
+	return s.journal.Join(ctx, n.name)
+}
+
+// bindPulls says how many images an agent pulls at a time.
+func bindPulls(flags *pflag.FlagSet, pulls *int) {
+	flags.IntVar(pulls, "max-concurrent-pulls", 5, "`NUMBER` of images that a node's agent lets its runtime pull at a time, further ones wait; -1: no limit")
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		switch name {
+		case "max-workers-for-pull-image", "max-concurrency": // what OpenKruise's daemon and its manual call it
+			name = "max-concurrent-pulls"
+		}
+		return pflag.NormalizedName(name)
+	})
 }
 
 // nodesOf reads the flag that names several, each NAME=unix:///path.
@@ -56,7 +83,7 @@ func nodesOf(flag string, values []string) ([]node, error) {
 		if slices.ContainsFunc(nodes, func(n node) bool { return n.name == name }) {
 			return nil, usageError{fmt.Errorf("%s names node %s twice", flag, name)}
 		}
-		one := node{name, endpoint}
+		one := node{name: name, endpoint: endpoint}
 		if err := one.check(flag); err != nil {
 			return nil, err
 		}
@@ -71,9 +98,10 @@ func nodeagentCommand() *cobra.Command {
 	var own node
 	var listen string
 	command := &cobra.Command{
-		Use: "nodeagent", Short: "Report what really runs on a node", Args: noArguments,
-		Long: `The node agent looks at the container runtime of its node and appends a fact whenever its containers or images are
-others than the log says. It holds no Kubernetes credentials: it gets the runtime's socket and the log, which must exist.`,
+		Use: "nodeagent", Short: "Report what really runs on a node, pull images and stop containers there", Args: noArguments,
+		Long: `The node agent looks at the container runtime of its node and says whenever its containers or images are others than the log
+says. It carries out the commands for its node: pull an image, stop a container. It holds no Kubernetes credentials: it gets the
+runtime's socket, and of the log the commands for its node and the ear of an executor, which writes down what it says.`,
 		Example: `  # On a node, with the runtime where it usually listens:
   shiplog nodeagent --nats-url nats://nats-0:4222,nats://nats-1:4222
 
@@ -103,22 +131,20 @@ others than the log says. It holds no Kubernetes credentials: it gets the runtim
 			if err := own.check("--cri"); err != nil {
 				return err
 			}
-			// How the log is kept is for the others to say.
-			log, err := journal.Open(ctx, journal.Options{
-				URL: connect.natsURL, Cluster: connect.cluster, AsIs: true, Log: logger.With().Str("service", "log").Logger(),
-			})
-			if err != nil {
-				return err
+			open := func(ctx context.Context, s surroundings) (journal.Node, error) {
+				return journal.OpenNode(ctx, journal.Options{
+					URL: connect.natsURL, Cluster: connect.cluster, Log: s.logger.With().Str("service", "log").Logger(),
+				}, own.name)
 			}
-			defer log.Close()
 			health := newHealth()
-			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("reporting")
-			return serve(ctx, surroundings{nil, log, logger, nil, health, nil}, listen, own.service(true))
+			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("at work")
+			return serve(ctx, surroundings{logger: logger, health: health}, listen, own.service(open, true))
 		},
 	}
 	flags := command.Flags()
 	flags.StringVar(&own.name, "node", "", "`NAME` of the node (default: the host's name)")
 	flags.StringVar(&own.endpoint, "cri", "", "`SOCKET` of the container runtime, as unix:///path (default: the first that exists of "+strings.Join(cri.WellKnown, ", ")+")")
+	bindPulls(flags, &own.pulls)
 	connect.bindLogAddress(flags)
 	connect.bindLogging(flags)
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")

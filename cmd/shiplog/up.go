@@ -25,6 +25,7 @@ func up() *cobra.Command {
 	var listen string
 	var profiling bool
 	var agents []string
+	var pulls int
 	command := &cobra.Command{
 		Use: "up", Short: "Run all services in one process", Args: noArguments,
 		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
@@ -101,7 +102,8 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
 			services := []service{watcherService, plannerService, executorService, webhookService(hook), migrationService}
 			for _, node := range nodes {
-				services = append(services, node.service(false))
+				node.pulls = pulls
+				services = append(services, node.service(node.join, false))
 			}
 			err = serve(ctx, around, listen, services...)
 			if err == nil {
@@ -121,6 +123,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	flags.BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
 	flags.StringArrayVar(&agents, "nodeagent", nil, "run the agent of a node too, given as `NAME=unix:///path` of its container runtime; repeatable")
+	bindPulls(flags, &pulls)
 	local.bind(flags)
 	return command
 }

@@ -63,7 +63,7 @@ func flight(messages []*nats.Msg) (n int, weight int64) {
 
 // fly stores all messages in order, trying again what was not acknowledged, and returns the sequence of the last one.
 func (j *logStream) fly(ctx context.Context, messages []*nats.Msg, weight int64) (uint64, error) {
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	if err := j.inflight.Acquire(bounded, weight); err != nil {
 		return 0, unavailable(ctx, "wait for earlier entries", err)
@@ -225,7 +225,7 @@ func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64
 	batch[0].Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, j.subject(spaceFence+"."+fenceHolder))
 	j.commands.Lock()
 	defer j.commands.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	wait := retryWait
 	for {
@@ -272,27 +272,33 @@ func (j *logStream) publishBatch(ctx context.Context, batch []*nats.Msg) (uint64
 	if j.nc.Stats().Reconnects != connection {
 		return 0, nats.ErrReconnectBufExceeded // part of the batch went over another connection; the rest is not sent
 	}
+	sequence, _, err := j.ask(ctx, batch[len(batch)-1])
+	return sequence, err
+}
+
+// ask publishes a message and returns where it, or the batch that it ends, is stored, and whether it was before.
+func (j *logStream) ask(ctx context.Context, m *nats.Msg) (sequence uint64, duplicate bool, _ error) {
 	asked, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
-	reply, err := j.nc.RequestMsgWithContext(asked, batch[len(batch)-1])
+	reply, err := j.nc.RequestMsgWithContext(asked, m)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	var answer struct {
-		Error    *jetstream.APIError `json:"error"`
-		Stream   string              `json:"stream"`
-		Sequence uint64              `json:"seq"`
+		Error     *jetstream.APIError `json:"error"`
+		Sequence  uint64              `json:"seq"`
+		Duplicate bool                `json:"duplicate"`
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return 0, fmt.Errorf("answer %q: %w", reply.Data, err)
+		return 0, false, fmt.Errorf("answer %q: %w", reply.Data, err)
 	}
 	if answer.Error != nil {
-		return 0, answer.Error
+		return 0, false, answer.Error
 	}
 	if answer.Sequence == 0 {
-		return 0, fmt.Errorf("answer %q names no sequence", reply.Data)
+		return 0, false, fmt.Errorf("answer %q names no sequence", reply.Data)
 	}
-	return answer.Sequence, nil
+	return answer.Sequence, answer.Duplicate, nil
 }
 
 // refused says what the error of a fenced append means and whether to try again.

@@ -36,7 +36,7 @@ func decode(sequence uint64, subject string, data []byte) (*shiplogv1.Entry, err
 	if len(data) > maxEntry {
 		return fail(fmt.Errorf("%d bytes, at most %d are read", len(data), maxEntry))
 	}
-	if isEvent(subject) {
+	if in(subject, spaceEvent) {
 		entry, err := decodeEvent(data)
 		if err != nil {
 			return fail(err)
@@ -54,14 +54,24 @@ func decode(sequence uint64, subject string, data []byte) (*shiplogv1.Entry, err
 	if entry.GetRolloutEvent() != nil {
 		return fail(fmt.Errorf("a rollout event under the subject %q, which is not of one", subject))
 	}
+	if in(subject, spaceNode) && entry.Kind != nil {
+		at, err := ParseSubject(subject)
+		if err != nil {
+			return fail(err)
+		}
+		if own, err := SubjectOf(at.Cluster, 1, entry); err != nil || own != subject {
+			return fail(fmt.Errorf("an entry of the subject %q is under %q", own, subject))
+		}
+	}
 	return entry, nil
 }
 
-// isEvent says whether a subject is that of a rollout event, without reading all of it.
-func isEvent(subject string) bool {
+// in says whether a subject is of a space, without reading all of it.
+func in(subject, space string) bool {
 	_, rest, _ := strings.Cut(subject, ".")
 	_, rest, _ = strings.Cut(rest, ".")
-	return strings.HasPrefix(rest, spaceEvent+".")
+	rest, is := strings.CutPrefix(rest, space)
+	return is && strings.HasPrefix(rest, ".")
 }
 
 // idOf returns the identity by which the log keeps an entry once, or "" for an entry that has none.
@@ -92,7 +102,7 @@ func factID(what string, object *shiplogv1.ObjectRef, version string) string {
 func appendable(entry *shiplogv1.Entry) error {
 	switch entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Vouched, *shiplogv1.Entry_Outcome,
-		*shiplogv1.Entry_NodeObserved:
+		*shiplogv1.Entry_NodeObserved, *shiplogv1.Entry_CallObserved:
 		return nil
 	}
 	return errors.New("only facts, vouches and outcomes are appended without a fence")

@@ -91,7 +91,7 @@ func (j *logStream) objects(ctx context.Context) ([]*jetstream.ObjectInfo, error
 // listViews returns the views, newest first, whole or not.
 func (j *logStream) listViews(ctx context.Context) ([]view, error) {
 	var views []view
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	err := j.patiently(bounded, "list the compacted views", func(ctx context.Context) error {
 		objects, err := j.objects(ctx)
@@ -177,7 +177,7 @@ func (j *logStream) openChunks(ctx context.Context, object *jetstream.ObjectInfo
 	if err != nil {
 		return nil, err
 	}
-	return &chunks{ctx: ctx, it: it, patience: j.options.Patience, left: object.Chunks}, nil
+	return &chunks{ctx: ctx, it: it, patience: j.patience, left: object.Chunks}, nil
 }
 
 func (c *chunks) Read(p []byte) (int, error) {
@@ -273,7 +273,7 @@ func (j *logStream) compactInto(ctx context.Context, w io.Writer, before view, a
 		}
 		defer feed.close()
 		for {
-			m, own, err := feed.nextWithin(ctx, j.options.Patience)
+			m, own, err := feed.nextWithin(ctx, j.patience)
 			if err != nil {
 				return err
 			}

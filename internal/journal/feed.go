@@ -45,7 +45,7 @@ func (j *logStream) openFeed(ctx context.Context, sequence uint64, at time.Time)
 		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &at
 	}
 	f := &feed{wake: j.subject(spaceWake + ".")}
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	err := j.patiently(bounded, "read the stream "+j.name, func(ctx context.Context) error {
 		consumer, err := j.stream.OrderedConsumer(ctx, config)

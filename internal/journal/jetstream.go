@@ -36,11 +36,10 @@ const (
 
 // logStream is a Journal on one JetStream stream.
 type logStream struct {
+	link
 	options Options
 	name    string
 	server  *embedded // nil for an external server
-	nc      *nats.Conn
-	js      jetstream.JetStream
 	stream  jetstream.Stream
 	views   jetstream.ObjectStore
 
@@ -51,7 +50,6 @@ type logStream struct {
 	// compacting is held by Compact.
 	compacting sync.Mutex
 
-	closing   context.Context
 	closeOnce func()
 }
 
@@ -64,7 +62,7 @@ func Open(ctx context.Context, options Options) (Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &logStream{options: o, name: streamName(o.Cluster), inflight: semaphore.NewWeighted(flightBytes)}
+	j := &logStream{link: link{patience: o.Patience}, options: o, name: streamName(o.Cluster), inflight: semaphore.NewWeighted(flightBytes)}
 	var end context.CancelFunc
 	j.closing, end = context.WithCancel(context.Background())
 	remove := func() {}
@@ -97,12 +95,6 @@ func (j *logStream) open(ctx context.Context) (err error) {
 	if err := j.connect(); err != nil {
 		return err
 	}
-	if j.js, err = jetstream.New(j.nc,
-		jetstream.WithPublishAsyncMaxPending(2*flightBytes/flightLeast),
-		jetstream.WithPublishAsyncTimeout(answerWait),
-		jetstream.WithDefaultTimeout(answerWait)); err != nil {
-		return err
-	}
 	doing := "open the stream " + j.name
 	if err := j.patiently(ctx, doing, j.openStream); err != nil {
 		return err
@@ -111,40 +103,19 @@ func (j *logStream) open(ctx context.Context) (err error) {
 }
 
 func (j *logStream) connect() error {
-	log := j.options.Log
-	o := []nats.Option{
-		nats.Name("shiplog"),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectWait/5, reconnectWait/5),
-		// Nothing is kept for after a reconnection: what is sent after a loss must not overtake what was lost.
-		nats.ReconnectBufSize(-1),
-		nats.PingInterval(5 * time.Second),
-		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if j.closing.Err() == nil {
-				log.Warn().Err(err).Msg("the connection to the log is lost")
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { log.Info().Msg("the connection to the log is back") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			log.Debug().Err(err).Msg("the connection to the log reports an error")
-		}),
-	}
 	url := j.options.URL
+	var own []nats.Option
 	if url == "" {
 		s, err := startServer(j.options)
 		if err != nil {
 			return err
 		}
 		j.server = s
-		o = append(o, nats.InProcessServer(s), nats.Token(s.token))
+		own = append(own, nats.InProcessServer(s), nats.Token(s.token))
 	}
-	nc, err := nats.Connect(url, o...)
-	if err != nil {
-		return fmt.Errorf("open the log at %s: %w: %w", url, ErrUnavailable, err)
+	if err := j.dial(url, j.options.Log, own...); err != nil {
+		return fmt.Errorf("open the log at %s: %w", url, err)
 	}
-	j.nc = nc
 	return nil
 }
 
@@ -174,7 +145,9 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Duplicates = o.Retention
 	}
 	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
-		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceNode + ".>", spaceEvent + ".>"} {
+		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceEvent + ".>",
+		// Not all of a node's: what its agent says becomes an entry only when it has been checked.
+		spaceNode + ".*." + partCommand + ".>", spaceNode + ".*." + partFact + ".>", spaceNode + ".*." + partOutcome + ".>"} {
 		want.Subjects = append(want.Subjects, prefix+space)
 	}
 	stream, err := j.js.Stream(ctx, j.name)
@@ -223,48 +196,6 @@ func own(metadata map[string]string) map[string]string {
 	return ours
 }
 
-// patiently calls f until it succeeds, fails for a reason that will stay, or ctx ends.
-func (j *logStream) patiently(ctx context.Context, doing string, f func(context.Context) error) error {
-	wait := retryWait
-	for {
-		// A cluster without a leader does not answer at all: every try has its own end.
-		try, cancel := context.WithTimeout(ctx, tryWait)
-		err := f(try)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, ErrOtherCluster) || errors.Is(err, ErrGap) {
-			return fmt.Errorf("%s: %w", doing, err)
-		}
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.Code != 503 {
-			return fmt.Errorf("%s: %w", doing, err)
-		}
-		if errors.Is(err, nats.ErrConnectionClosed) {
-			return unavailable(ctx, doing, err)
-		}
-		if !j.pause(ctx, &wait) {
-			return unavailable(ctx, doing, err)
-		}
-	}
-}
-
-// pause waits before another try, longer each time; false: ctx or the journal ended.
-func (j *logStream) pause(ctx context.Context, wait *time.Duration) bool {
-	t := time.NewTimer(*wait)
-	defer t.Stop()
-	*wait = min(*wait*2, retryWaitMax)
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	case <-j.closing.Done():
-		return false
-	}
-}
-
 func (j *logStream) subject(space string) string {
 	return root + "." + encodeToken(j.options.Cluster) + "." + space
 }
@@ -274,17 +205,29 @@ func (j *logStream) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef
 }
 
 func (j *logStream) LastOfNode(ctx context.Context, node string) (*Record, error) {
-	return j.last(ctx, Address{Cluster: j.options.Cluster, Space: spaceNode, Node: node})
+	return j.last(ctx, runtimeOf(j.options.Cluster, node))
+}
+
+// runtimeOf is where the facts about a node's runtime stand.
+func runtimeOf(cluster, node string) Address {
+	return Address{Cluster: cluster, Space: spaceNode, Node: node, Part: partFact, Verb: verbRuntime}
 }
 
 // last returns the newest entry at an address, or nil.
 func (j *logStream) last(ctx context.Context, at Address) (*Record, error) {
 	subject := at.String()
+	return j.get(ctx, "read the last entry at "+subject, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return j.stream.GetLastMsgForSubject(ctx, subject)
+	})
+}
+
+// get returns the entry that find finds, or nil.
+func (j *logStream) get(ctx context.Context, doing string, find func(context.Context) (*jetstream.RawStreamMsg, error)) (*Record, error) {
 	var found *jetstream.RawStreamMsg
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
-	err := j.patiently(bounded, "read the last entry at "+subject, func(ctx context.Context) (err error) {
-		found, err = j.stream.GetLastMsgForSubject(ctx, subject)
+	err := j.patiently(bounded, doing, func(ctx context.Context) (err error) {
+		found, err = find(ctx)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -293,16 +236,12 @@ func (j *logStream) last(ctx context.Context, at Address) (*Record, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
-	entry, err := decode(found.Sequence, found.Subject, found.Data)
-	if err != nil {
-		return nil, err
-	}
-	return &Record{Sequence: found.Sequence, Time: found.Time, Subject: found.Subject, Size: len(found.Data), Entry: entry}, nil
+	return raw{sequence: found.Sequence, time: found.Time, subject: found.Subject, data: found.Data}.record()
 }
 
 func (j *logStream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	var info *jetstream.StreamInfo
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
+	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	err := j.patiently(bounded, "look at the stream "+j.name, func(ctx context.Context) (err error) {
 		info, err = j.stream.Info(ctx)

@@ -445,7 +445,7 @@ func TestOlderLog(t *testing.T) {
 	l := f.Journal.(*logStream)
 	config := l.stream.CachedInfo().Config
 	config.Subjects = slices.DeleteFunc(slices.Clone(config.Subjects), func(s string) bool {
-		return s == l.subject(spaceNode+".>") || s == l.subject(spaceEvent+".>")
+		return strings.HasPrefix(s, l.subject(spaceNode+".")) || s == l.subject(spaceEvent+".>")
 	})
 	_, err := l.js.UpdateStream(within(t), config)
 	check(t, err)

@@ -97,12 +97,16 @@ type Journal interface {
 	Read(ctx context.Context, from From) (Reader, error)
 
 	// Commands returns the commands that nobody has finished, the oldest first, each to one taker at a time. Takers that
-	// share a name share the work, and at most 1,024 commands are held by all of them together. Only writes to Kubernetes are handed out; wishes for ticks are the log's own business.
+	// share a name share the work, and at most 1,024 commands are held by all of them together. Only writes to Kubernetes are
+	// handed out: wishes for ticks are the log's own business, and calls that of the nodes' agents.
 	Commands(ctx context.Context, name string) (Work, error)
 
 	// Events returns the rollout events that nobody has finished, the oldest first, under the same terms as Commands. A name
 	// begins with the oldest event that the log holds.
 	Events(ctx context.Context, name string) (Work, error)
+
+	// Nodes are the commands for the agents of nodes, and what those say.
+	Nodes
 
 	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
 	LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
@@ -156,6 +160,8 @@ type Task struct {
 	Again bool
 	// Done says that it is done (of a command: its outcome is in the log); the entry will not be handed out again.
 	Done func(ctx context.Context) error
+	// Later lets go of it: it is handed out again, to anybody, after the wait, or earlier if the log was interrupted.
+	Later func(wait time.Duration)
 }
 
 // State is a moment of the log.

@@ -34,8 +34,10 @@ type Memory struct {
 	view   []raw
 	viewAt uint64
 	queues map[string]*memoryQueue
-	heard  time.Time // the last time a leader was there
-	leads  int
+	// intakes answer the agents of nodes.
+	intakes []*Intake
+	heard   time.Time // the last time a leader was there
+	leads   int
 }
 
 // MemoryLimits bound a Memory; 0 stands for no limit.
@@ -311,21 +313,18 @@ func (m *Memory) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (
 }
 
 func (m *Memory) LastOfNode(ctx context.Context, node string) (*Record, error) {
-	return m.lastAt(ctx, Address{Cluster: "local", Space: spaceNode, Node: node})
+	return m.lastAt(ctx, runtimeOf("local", node))
 }
 
 // lastAt returns the newest entry at an address, or nil.
 func (m *Memory) lastAt(ctx context.Context, at Address) (*Record, error) {
-	subject := at.String()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.reachable(ctx); err != nil {
-		return nil, fmt.Errorf("read the last entry at %s: %w", subject, err)
+		return nil, fmt.Errorf("read the last entry at %s: %w", at, err)
 	}
-	for i := len(m.messages) - 1; i >= 0; i-- {
-		if m.messages[i].subject == subject {
-			return m.messages[i].record()
-		}
+	if sequence := m.newest(at); sequence > 0 {
+		return m.from(sequence)[0].record()
 	}
 	return nil, nil
 }

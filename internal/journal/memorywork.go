@@ -4,20 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 )
 
 // memoryQueue is what the takers of one name share.
 type memoryQueue struct {
-	prefix string // of the subjects handed out
-	since  time.Time
+	// of says which subjects are handed out.
+	of    func(Address) bool
+	since time.Time
 	// next is the first position that was never handed out.
 	next  uint64
 	held  map[uint64]*memoryTaker
 	tries map[uint64]int // of those not done
 	open  []uint64       // handed out and not done, in order
+	// later is when those that were let go of are handed out again.
+	later map[uint64]time.Time
 }
 
 // memoryTaker is one taker.
@@ -29,14 +31,14 @@ type memoryTaker struct {
 }
 
 func (m *Memory) Commands(ctx context.Context, name string) (Work, error) {
-	return m.work(ctx, name, spaceCommand)
+	return m.work(ctx, name, func(a Address) bool { return a.Space == spaceCommand })
 }
 
 func (m *Memory) Events(ctx context.Context, name string) (Work, error) {
-	return m.work(ctx, name, spaceEvent)
+	return m.work(ctx, name, func(a Address) bool { return a.Space == spaceEvent })
 }
 
-func (m *Memory) work(ctx context.Context, name, space string) (Work, error) {
+func (m *Memory) work(ctx context.Context, name string, of func(Address) bool) (Work, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.reachable(ctx); err != nil {
@@ -44,7 +46,7 @@ func (m *Memory) work(ctx context.Context, name, space string) (Work, error) {
 	}
 	q := m.queues[name]
 	if q == nil {
-		q = &memoryQueue{prefix: root + ".local." + space + ".", since: m.now(), next: 1, held: map[uint64]*memoryTaker{}, tries: map[uint64]int{}}
+		q = &memoryQueue{of: of, since: m.now(), next: 1, held: map[uint64]*memoryTaker{}, tries: map[uint64]int{}, later: map[uint64]time.Time{}}
 		m.queues[name] = q
 	}
 	t := &memoryTaker{m: m, q: q, closed: make(chan struct{})}
@@ -104,6 +106,13 @@ func (t *memoryTaker) Next(ctx context.Context) (*Task, error) {
 					m.wake()
 					return nil
 				},
+				Later: func(wait time.Duration) {
+					m.mu.Lock()
+					defer m.mu.Unlock()
+					q.later[x.sequence] = m.now().Add(wait)
+					delete(q.held, x.sequence)
+					m.wake()
+				},
 			}, nil
 		}
 		if err := m.await(ctx, t.closed); err != nil {
@@ -118,13 +127,13 @@ func (q *memoryQueue) take(m *Memory) (raw, bool) {
 		return raw{}, false
 	}
 	for _, sequence := range q.open {
-		if _, held := q.held[sequence]; !held && sequence >= m.first {
+		if _, held := q.held[sequence]; !held && sequence >= m.first && !q.later[sequence].After(m.now()) {
 			return m.from(sequence)[0], true
 		}
 	}
 	for _, x := range m.from(q.next) {
 		q.next = x.sequence + 1
-		if strings.HasPrefix(x.subject, q.prefix) {
+		if at, err := ParseSubject(x.subject); err == nil && q.of(at) {
 			q.open = append(q.open, x.sequence)
 			return x, true
 		}
@@ -135,6 +144,7 @@ func (q *memoryQueue) take(m *Memory) (raw, bool) {
 func (q *memoryQueue) done(sequence uint64) {
 	delete(q.held, sequence)
 	delete(q.tries, sequence)
+	delete(q.later, sequence)
 	for i, s := range q.open {
 		if s == sequence {
 			q.open = append(q.open[:i], q.open[i+1:]...)

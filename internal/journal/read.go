@@ -102,7 +102,7 @@ func (r *reader) take(m raw, old bool) error {
 }
 
 func (r *reader) Next(ctx context.Context) ([]Record, error) {
-	patience := r.j.options.Patience
+	patience := r.j.patience
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {

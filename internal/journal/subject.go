@@ -20,7 +20,7 @@ const (
 	spaceTick    = "tick"  // tick.ID
 	spaceOutcome = "out"   // out.GROUP.RESOURCE.NAMESPACE.NAME
 	spaceFence   = "fence" // fence.planner
-	spaceNode    = "node"  // node.NODE.fact.runtime: one node and its agent, apart so that a permission can name them
+	spaceNode    = "node"  // node.NODE.PART.VERB...: one node and its agent, apart so that a permission can name them
 	spaceSeal    = "seal"  // seal.planner
 	spaceEvent   = "event" // event.KIND.NAMESPACE.NAME.TYPE: rollout events, as CloudEvents in JSON
 	// spaceLead is outside the stream: it carries the heartbeats of leaders.
@@ -30,12 +30,21 @@ const (
 const (
 	root        = "shiplog"
 	fenceHolder = "planner"
-	nodeRuntime = "fact.runtime"
 	coreToken   = "core"
 	emptyToken  = "_"
 
 	// maxSubject is in bytes. A server takes 4 kB for a protocol line, which holds a reply subject too.
 	maxSubject = 2048
+)
+
+// What is said of a node, and the verbs of the facts and outcomes. A command's verb is what it does.
+const (
+	partCommand = "cmd"  // cmd.VERB.TARGET: a call for the agent to make
+	partFact    = "fact" // fact.runtime; fact.call.SEQUENCE: how far the agent is with the command of that sequence
+	partOutcome = "out"  // out.call.SEQUENCE: what became of it
+
+	verbRuntime = "runtime"
+	verbCall    = "call"
 )
 
 // Address is what a subject says.
@@ -50,8 +59,9 @@ type Address struct {
 	Object *shiplogv1.ObjectRef
 	// ID of a tick or of the wish that a wake subject remembers.
 	ID string
-	// Node of a node subject.
-	Node string
+	// Node of a node subject, and its Part: cmd, fact or out. Verb of a command is pull, hook, stop, inspect or cancel, else it is
+	// runtime or call. Target is what a command is about, or the sequence of the command that a call is made by.
+	Node, Part, Verb, Target string
 	// Kind of the workload and Type of an event subject.
 	Kind, Type string
 }
@@ -70,6 +80,14 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 	case *shiplogv1.Entry_Ticked:
 		a.Space, a.ID = spaceTick, kind.Ticked.GetId()
 	case *shiplogv1.Entry_Command:
+		verb, target := Call(kind.Command)
+		if node := kind.Command.GetNode(); node != "" || verb != "" {
+			if node == "" || verb == "" || target == "" {
+				return "", fmt.Errorf("the command %T for node %q is no call, or one of no node or about nothing", kind.Command.GetEffect(), node)
+			}
+			a.Space, a.Node, a.Part, a.Verb, a.Target = spaceNode, node, partCommand, verb, target
+			break
+		}
 		a.Space, a.Object = spaceCommand, kind.Command.GetObject()
 		if _, wish := kind.Command.GetEffect().(*shiplogv1.Command_WakeAt); wish {
 			a.Space = spaceWish
@@ -77,20 +95,27 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 			a.Shard = shardOf(a.Object, shards)
 		}
 	case *shiplogv1.Entry_Outcome:
+		if node := kind.Outcome.GetNode(); node != "" {
+			a.Space, a.Node, a.Part, a.Verb, a.Target = spaceNode, node, partOutcome, verbCall, sequenceToken(entry.GetCause())
+			break
+		}
 		a.Space, a.Object = spaceOutcome, kind.Outcome.GetObject()
 	case *shiplogv1.Entry_FenceRaised:
 		a.Space = spaceFence
 	case *shiplogv1.Entry_Sealed:
 		a.Space = spaceSeal
 	case *shiplogv1.Entry_NodeObserved:
-		if a.Space, a.Node = spaceNode, kind.NodeObserved.GetNode(); a.Node == "" {
-			return "", errors.New("the fact of a node names no node")
-		}
+		a.Space, a.Node, a.Part, a.Verb = spaceNode, kind.NodeObserved.GetNode(), partFact, verbRuntime
+	case *shiplogv1.Entry_CallObserved:
+		a.Space, a.Node, a.Part, a.Verb, a.Target = spaceNode, kind.CallObserved.GetNode(), partFact, verbCall, sequenceToken(entry.GetCause())
 	case *shiplogv1.Entry_RolloutEvent:
 		a.Space, a.Object = spaceEvent, kind.RolloutEvent.GetWorkload()
 		a.Kind, a.Type = kind.RolloutEvent.GetKind(), kind.RolloutEvent.GetType()
 	default:
 		return "", errors.New("the entry is of no kind that has a subject")
+	}
+	if a.Space == spaceNode && a.Node == "" {
+		return "", errors.New("the fact of a node names no node")
 	}
 	subject := a.String()
 	if len(subject) > maxSubject {
@@ -98,6 +123,26 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 	}
 	return subject, nil
 }
+
+// Call returns what a command wants the agent of a node to do, and to what: an image, a container by its id, or, to cancel, the
+// sequence of another command. Empty: it is no such command.
+func Call(command *shiplogv1.Command) (verb, target string) {
+	switch effect := command.GetEffect().(type) {
+	case *shiplogv1.Command_PullImage:
+		return "pull", effect.PullImage.GetImage()
+	case *shiplogv1.Command_RunHook:
+		return "hook", effect.RunHook.GetContainerId()
+	case *shiplogv1.Command_StopContainer:
+		return "stop", effect.StopContainer.GetContainerId()
+	case *shiplogv1.Command_InspectContainer:
+		return "inspect", effect.InspectContainer.GetContainerId()
+	case *shiplogv1.Command_CancelCall:
+		return "cancel", sequenceToken(effect.CancelCall.GetCommand())
+	}
+	return "", ""
+}
+
+func sequenceToken(sequence uint64) string { return strconv.FormatUint(sequence, 10) }
 
 // shardOf spreads objects by namespace and name, so that all commands for one object, and for objects of one name, meet.
 func shardOf(object *shiplogv1.ObjectRef, shards uint32) uint32 {
@@ -130,7 +175,10 @@ func (a Address) String() string {
 		b.WriteString("." + fenceHolder)
 	case spaceNode:
 		writeToken(&b, a.Node)
-		b.WriteString("." + nodeRuntime)
+		b.WriteString("." + a.Part + "." + a.Verb)
+		if a.Verb != verbRuntime {
+			writeToken(&b, a.Target)
+		}
 	case spaceEvent:
 		writeToken(&b, a.Kind)
 		writeToken(&b, a.Object.GetNamespace())
@@ -140,13 +188,18 @@ func (a Address) String() string {
 	return b.String()
 }
 
+// partTokens is how many tokens a node subject has from the node on, by part and verb.
+var partTokens = map[string]int{
+	"cmd.pull": 4, "cmd.hook": 4, "cmd.stop": 4, "cmd.inspect": 4, "cmd.cancel": 4, "fact.call": 4, "out.call": 4, "fact.runtime": 3,
+}
+
 // ParseSubject is the inverse of Address.String.
 func ParseSubject(subject string) (Address, error) {
 	var a Address
 	fail := func(why string) (Address, error) {
 		return Address{}, fmt.Errorf("subject %q: %s", subject, why)
 	}
-	tokens := strings.Split(subject, ".")
+	tokens := splitSubject(subject)
 	if len(tokens) < 3 || tokens[0] != root {
 		return fail("not one of the log")
 	}
@@ -168,11 +221,16 @@ func ParseSubject(subject string) (Address, error) {
 		}
 		return a, nil
 	case spaceNode:
-		if len(rest) != 3 || strings.Join(rest[1:], ".") != nodeRuntime {
-			return fail("not a fact about a node's runtime")
+		if len(rest) < 3 || len(rest) != partTokens[strings.Join(rest[1:3], ".")] {
+			return fail("neither a call of a node, nor what is said of one or of a node's runtime")
 		}
-		if a.Node, err = decodeToken(rest[0]); err != nil {
-			return fail(err.Error())
+		a.Part, a.Verb = rest[1], rest[2]
+		for i, into := range []*string{&a.Node, &a.Target} {
+			if at := 3 * i; at < len(rest) {
+				if *into, err = decodeToken(rest[at]); err != nil {
+					return fail(err.Error())
+				}
+			}
 		}
 		return a, nil
 	case spaceEvent:
@@ -223,6 +281,8 @@ func ParseSubject(subject string) (Address, error) {
 	a.Object = &shiplogv1.ObjectRef{Group: names[0], Resource: names[1], Namespace: names[2], Name: names[3]}
 	return a, nil
 }
+
+func splitSubject(subject string) []string { return strings.Split(subject, ".") }
 
 func writeObject(b *strings.Builder, object *shiplogv1.ObjectRef) {
 	switch group := object.GetGroup(); group {

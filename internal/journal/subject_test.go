@@ -31,16 +31,30 @@ func TestSubjects(t *testing.T) {
 		"shiplog.local.cmd.0.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object}),
 		"shiplog.local.wish.apps%2Ekruise%2Eio.clonesets.a.b%2Ec": with(&shiplogv1.Command{Object: object, Effect: &shiplogv1.Command_WakeAt{
 			WakeAt: &shiplogv1.WakeAt{Due: timestamppb.Now()}}}),
-		"shiplog.local.out.core.pods.default.a":                  outcome("a", 1, 0),
-		"shiplog.local.tick.a%2Fb":                               with(&shiplogv1.Ticked{Id: "a/b"}),
-		"shiplog.local.vouch":                                    vouch(),
-		"shiplog.local.fence.planner":                            {Kind: &shiplogv1.Entry_FenceRaised{}},
-		"shiplog.local.node.n%2E1.fact.runtime":                  nodeFact("n.1", "containerd"),
+		"shiplog.local.out.core.pods.default.a":       outcome("a", 1, 0),
+		"shiplog.local.tick.a%2Fb":                    with(&shiplogv1.Ticked{Id: "a/b"}),
+		"shiplog.local.vouch":                         vouch(),
+		"shiplog.local.fence.planner":                 {Kind: &shiplogv1.Entry_FenceRaised{}},
+		"shiplog.local.node.n%2E1.fact.runtime":       nodeFact("n.1", "containerd"),
+		"shiplog.local.node.n%2E1.cmd.pull.a%2Fb%3A1": pull("n.1", "a/b:1"),
+		"shiplog.local.node.n.cmd.stop.c1": with(&shiplogv1.Command{Object: object, Node: "n",
+			Effect: &shiplogv1.Command_StopContainer{StopContainer: &shiplogv1.StopContainer{ContainerId: "c1"}}}),
+		"shiplog.local.node.n.cmd.hook.c1": with(&shiplogv1.Command{Object: object, Node: "n",
+			Effect: &shiplogv1.Command_RunHook{RunHook: &shiplogv1.RunHook{ContainerId: "c1"}}}),
+		"shiplog.local.node.n.cmd.inspect.c1": with(&shiplogv1.Command{Object: object, Node: "n",
+			Effect: &shiplogv1.Command_InspectContainer{InspectContainer: &shiplogv1.InspectContainer{ContainerId: "c1"}}}),
+		"shiplog.local.node.n.cmd.cancel.12": with(&shiplogv1.Command{Object: object, Node: "n",
+			Effect: &shiplogv1.Command_CancelCall{CancelCall: &shiplogv1.CancelCall{Command: 12}}}),
+		"shiplog.local.node.n.fact.call.12":                      called("n", 12, shiplogv1.CallObserved_STATE_TAKEN),
+		"shiplog.local.node.n.out.call.12":                       callOutcome("n", 12, "Failed"),
 		"shiplog.local.event.CloneSet.default.b%2Ec.pod-updated": rolloutEvent("b.c", 1, 0),
 	} {
 		got, err := SubjectOf("local", 1, entry)
 		if err != nil || got != want {
 			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+		if at, err := ParseSubject(got); err != nil || at.String() != got {
+			t.Errorf("%q reads back as %q, %v", got, at, err)
 		}
 	}
 	for what, entry := range map[string]*shiplogv1.Entry{"no kind": {}, "no node": nodeFact("", "containerd")} {
@@ -51,7 +65,7 @@ func TestSubjects(t *testing.T) {
 	for _, bad := range []string{"", "shiplog", "shiplog.local", "other.local.vouch", "shiplog.local.vouch.x", "shiplog.local.fence.other", "shiplog.local.tick",
 		"shiplog.local.cmd", "shiplog.local.cmd.x.a.b.c.d", "shiplog.local.cmd.01.a.b.c.d", "shiplog.local.fact.a.b.c", "shiplog.local.fact.a.b.c.d.e",
 		"shiplog.local.fact.a.b.c.", "shiplog.local.fact.a.b.c.%", "shiplog.local.fact.a.b.c.%zz", "shiplog.local.fact.a.b.c.x_y", "shiplog.local.event.x",
-		"shiplog.local.node.n", "shiplog.local.node.n.fact", "shiplog.local.node.n.cmd.runtime", "shiplog.local.node.n.fact.runtime.x",
+		"shiplog.local.node.n.cmd.pull", "shiplog.local.node.n.say.word", "shiplog.local.node.n.out.runtime", "shiplog.local.node.n", "shiplog.local.node.n.fact", "shiplog.local.node.n.cmd.runtime", "shiplog.local.node.n.fact.runtime.x",
 		"shiplog.local.node.%.fact.runtime"} {
 		if a, err := ParseSubject(bad); err == nil {
 			t.Errorf("%q parses as %+v", bad, a)
@@ -112,8 +126,9 @@ func FuzzSubject(f *testing.F) {
 		if back, err := ParseSubject(event.String()); err != nil || back.Kind != r1 || back.Type != r2 || back.Object.Namespace != s1 || back.Object.Name != n1 {
 			t.Fatalf("%q reads back as %+v, %v", event, back, err)
 		}
-		node, other := Address{Cluster: g1, Space: spaceNode, Node: n1}, Address{Cluster: g1, Space: spaceNode, Node: n2}
-		if back, err := ParseSubject(node.String()); err != nil || back.Node != n1 || back.Cluster != g1 || back.Space != spaceNode {
+		node := Address{Cluster: g1, Space: spaceNode, Node: n1, Part: partCommand, Verb: "pull", Target: r1}
+		other := Address{Cluster: g1, Space: spaceNode, Node: n2, Part: partCommand, Verb: "pull", Target: r1}
+		if back, err := ParseSubject(node.String()); err != nil || back != node {
 			t.Fatalf("%q reads back as %+v, %v", node, back, err)
 		}
 		if (node.String() == other.String()) != (n1 == n2) {

@@ -23,43 +23,49 @@ const (
 )
 
 func (j *logStream) Commands(ctx context.Context, name string) (Work, error) {
-	return j.work(ctx, name, spaceCommand, "commands")
+	return j.share(ctx, name, spaceCommand+".>", "commands", maxHeld)
 }
 
 func (j *logStream) Events(ctx context.Context, name string) (Work, error) {
-	return j.work(ctx, name, spaceEvent, "rollout events")
+	return j.share(ctx, name, spaceEvent+".>", "rollout events", maxHeld)
 }
 
-// work takes the entries of a space under a name.
-func (j *logStream) work(ctx context.Context, name, space, what string) (Work, error) {
-	doing := "take " + what + " as " + name
-	bounded, cancel := context.WithTimeout(ctx, j.options.Patience)
-	defer cancel()
-	w := &work{j: j, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
-	err := j.patiently(bounded, doing, func(ctx context.Context) error {
-		consumer, err := j.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+// share takes the entries whose subjects match under a name.
+func (j *logStream) share(ctx context.Context, name, subjects, what string, held int) (Work, error) {
+	return j.take(ctx, "take "+what+" as "+name, func(ctx context.Context) (jetstream.Consumer, error) {
+		return j.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable:       nameOf(name),
 			Description:   "Shiplog: " + what + " that " + name + " acts on",
-			FilterSubject: j.subject(space + ".>"),
+			FilterSubject: j.subject(subjects),
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       ackWait,
-			MaxAckPending: maxHeld,
+			MaxAckPending: held,
 			MaxDeliver:    -1,
 		})
+	}, pullPulse)
+}
+
+// take takes what a consumer hands out, and has a sign of life from it every pulse.
+func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error), pulse time.Duration) (Work, error) {
+	bounded, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	w := &work{link: l, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
+	err := l.patiently(bounded, doing, func(ctx context.Context) error {
+		consumer, err := open(ctx)
 		if err != nil {
 			return err
 		}
 		w.since = consumer.CachedInfo().Created
 		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
-			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pullPulse))
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pulse))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	var end context.CancelFunc
-	w.running, end = context.WithCancel(j.closing)
+	w.running, end = context.WithCancel(l.closing)
 	w.close = sync.OnceFunc(func() {
 		end()
 		w.it.Stop()
@@ -71,7 +77,7 @@ func (j *logStream) work(ctx context.Context, name, space, what string) (Work, e
 
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
-	j       *logStream
+	*link
 	it      jetstream.MessagesContext
 	since   time.Time // when takers of this name first asked for commands
 	running context.Context
@@ -145,16 +151,27 @@ func (w *work) hold(msg jetstream.Msg) (*Task, error) {
 		Record: Record{Sequence: sequence, Time: meta.Timestamp, Subject: msg.Subject(), Size: len(msg.Data()), Entry: entry},
 		Again:  meta.NumDelivered > 1 || meta.Timestamp.Before(w.since),
 		Done:   func(ctx context.Context) error { return w.done(ctx, sequence, msg) },
+		Later:  func(wait time.Duration) { w.later(sequence, msg, wait) },
 	}, nil
 }
 
-func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) error {
+// drop lets go of a task: it is kept from others no longer.
+func (w *work) drop(sequence uint64, msg jetstream.Msg) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.held[sequence] == msg {
 		delete(w.held, sequence)
 	}
-	w.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, w.j.options.Patience)
+}
+
+func (w *work) later(sequence uint64, msg jetstream.Msg, wait time.Duration) {
+	w.drop(sequence, msg)
+	_ = msg.NakWithDelay(wait) // if it is lost, ackWait brings the task earlier
+}
+
+func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) error {
+	w.drop(sequence, msg)
+	bounded, cancel := context.WithTimeout(ctx, w.patience)
 	defer cancel()
 	wait := retryWait
 	doing := fmt.Sprintf("say that entry %d is done", sequence)
@@ -165,7 +182,7 @@ func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) err
 		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 			return nil
 		}
-		if w.j.nc.IsClosed() || !w.j.pause(bounded, &wait) {
+		if w.nc.IsClosed() || !w.pause(bounded, &wait) {
 			return unavailable(ctx, doing, err)
 		}
 	}
@@ -194,7 +211,7 @@ func (w *work) keep() {
 }
 
 func (w *work) Next(ctx context.Context) (*Task, error) {
-	patience := w.j.options.Patience
+	patience := w.patience
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
@@ -205,14 +222,14 @@ func (w *work) Next(ctx context.Context) (*Task, error) {
 			}
 			return f.task, nil
 		case <-w.running.Done():
-			if w.j.closing.Err() != nil {
+			if w.closing.Err() != nil {
 				return nil, fmt.Errorf("take an entry: %w: the log is closed", ErrUnavailable)
 			}
 			return nil, errors.New("take an entry: the taker is closed")
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-timer.C:
-			if !w.j.nc.IsConnected() {
+			if !w.nc.IsConnected() {
 				return nil, fmt.Errorf("take an entry: %w: no connection", ErrUnavailable)
 			}
 			timer.Reset(patience)

@@ -18,6 +18,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/intake"
 	"shiplog.dev/services/executor/kubeevent"
 )
 
@@ -53,7 +54,7 @@ type executor struct {
 	patience
 }
 
-// Run carries out commands, and writes Kubernetes Events about them, until ctx ends, and then returns nil. Commands that were
+// Run carries out commands, writes Kubernetes Events about them, and takes what node agents say, until ctx ends, and then returns nil. Commands that were
 // under way are handed out again. Other errors: the connection to the API server cannot be set up, or the log's work ended with
 // an error of journal.
 func Run(ctx context.Context, options Options) error {
@@ -66,6 +67,11 @@ func Run(ctx context.Context, options Options) error {
 	group.Go(func() error {
 		return kubeevent.Run(ctx, kubeevent.Options{
 			Config: options.Config, Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer,
+		})
+	})
+	group.Go(func() error {
+		return intake.Run(ctx, intake.Options{
+			Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer, Version: options.Version,
 		})
 	})
 	return group.Wait()

@@ -12,6 +12,8 @@ type metrics struct {
 	lookSeconds prometheus.Histogram
 	up          prometheus.Gauge
 	lost        prometheus.Counter
+	calls       *prometheus.CounterVec
+	callSeconds *prometheus.HistogramVec
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -42,5 +44,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "shiplog_nodeagent_runtime_lost_total",
 			Help: "How often the container runtime stopped to answer.",
 		}),
+		calls: register.NewCounterVec(prometheus.CounterOpts{
+			Name: "shiplog_nodeagent_calls_total",
+			Help: "Calls made for commands, by verb (pull, hook, stop, inspect, cancel) and result: applied, or the code of the refusal.",
+		}, []string{"verb", "result"}),
+		callSeconds: register.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "shiplog_nodeagent_call_seconds",
+			Help:    "Time that a call took, by verb.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 16),
+		}, []string{"verb"}),
 	}
 }

@@ -1,12 +1,16 @@
 // Package nodeagent reports what really runs on one node: the containers and images of its runtime, as facts in the log,
-// whenever they differ from what the log says. It holds no Kubernetes credentials: it is given a socket and a log. It decides
-// nothing about what it sees, and changes nothing on the node.
+// whenever they differ from what the log says; and it makes the calls to that runtime which commands ask for: one command, one
+// call, one outcome. It holds no Kubernetes credentials: it is given a socket, the commands for its node, and an intake that takes
+// its word. It decides nothing about what it sees, and keeps nothing: what is under way the log remembers.
 package nodeagent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,14 +22,16 @@ import (
 	"shiplog.dev/services/nodeagent/cri"
 )
 
-// Options of Run. All but Registry, Version and Ready are required.
+// Options of Run. All but Pulls, Registry, Version and Ready are required.
 type Options struct {
 	// Node is the name of the Node object.
 	Node string
 	// Endpoint of the container runtime, for example unix:///run/containerd/containerd.sock.
 	Endpoint string
-	Journal  journal.Journal
-	Logger   zerolog.Logger
+	Log      journal.Node
+	// Pulls is how many images are pulled at a time; 0 or less: as many as are wanted.
+	Pulls  int
+	Logger zerolog.Logger
 	// Registry takes the metrics; nil: none.
 	Registry prometheus.Registerer
 	// Writer names this instance in the entries that it appends, for example "nodeagent/host-1".
@@ -40,6 +46,9 @@ type Options struct {
 type runtime interface {
 	Look(context.Context) (*shiplogv1.NodeObserved, error)
 	Watch(ctx context.Context, changed func()) error
+	Image(ctx context.Context, image string) (id string, _ error)
+	Pull(ctx context.Context, image string, labels, annotations map[string]string) (id string, _ error)
+	Stop(ctx context.Context, container string, grace time.Duration) error
 }
 
 type agent struct {
@@ -48,6 +57,9 @@ type agent struct {
 	metrics *metrics
 	runtime runtime
 	bootID  string
+	writer  string
+	// newest is the sequence of the newest fact of this node in the log, as an intake last said.
+	newest atomic.Uint64
 	// prompted holds at most one note that something happened at the runtime.
 	prompted chan struct{}
 
@@ -57,7 +69,7 @@ type agent struct {
 	silent int
 }
 
-// Run reports until ctx ends, and then returns nil. It fails only if the options are wrong: a runtime that does not answer,
+// Run reports, and carries out commands, until ctx ends, and then returns nil. It fails only if the options are wrong: a runtime that does not answer,
 // and a log that is unavailable or full, are waited out.
 func Run(ctx context.Context, options Options) error {
 	return run(ctx, options, standard)
@@ -74,37 +86,34 @@ func run(ctx context.Context, options Options, pace pace) error {
 	defer client.Close()
 	a := &agent{
 		options: options, pace: pace, metrics: newMetrics(options.Registry), runtime: client, bootID: bootID(),
+		// Another one in each life, so that a later one can tell what an earlier one began.
+		writer:   options.Writer + "-" + strings.ToLower(rand.Text()[:6]),
 		prompted: make(chan struct{}, 1),
 	}
-	if !a.recall(ctx) {
-		return nil
+	calls := &caller{options: options, pace: pace, metrics: a.metrics, runtime: client, writer: a.writer, under: map[uint64]*call{}}
+	if options.Pulls > 0 {
+		calls.turns = make(chan struct{}, options.Pulls)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer cancel()
-	watching.Go(func() { a.watch(ctx) })
+	beside.Go(func() { a.watch(ctx) })
+	beside.Go(func() { a.live(ctx) })
+	beside.Go(func() { calls.run(ctx) })
 	a.loop(ctx)
 	return nil
 }
 
-// recall reads what the log says of this node, so that a restart alone adds nothing. It returns false when ctx ends.
-func (a *agent) recall(ctx context.Context) bool {
-	for failures := 1; ; failures++ {
-		record, err := a.options.Journal.LastOfNode(ctx, a.options.Node)
-		switch {
-		case errors.Is(err, journal.ErrUndecodable):
-			a.options.Logger.Warn().Err(err).Msg("the last fact of this node cannot be read; another one follows")
-			return true
-		case err == nil:
-			if record != nil {
-				a.state.reported = record.Entry.GetNodeObserved()
-			}
-			return true
+// live says every beat that the agent lives, and hears which fact about its node the log holds.
+func (a *agent) live(ctx context.Context) {
+	for {
+		newest, err := a.options.Log.Alive(ctx)
+		if err == nil && a.newest.Swap(newest) != newest {
+			a.prompt()
 		}
-		a.sayLog(err, failures)
-		if !sleep(ctx, backoff(a.pace, failures)) {
-			return false
+		if !sleep(ctx, a.pace.beat) {
+			return
 		}
 	}
 }
@@ -138,6 +147,9 @@ func (a *agent) prompt() {
 func (a *agent) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		a.look(ctx)
+		if a.state.sequence != a.newest.Load() {
+			a.state.reported = nil // the log lost it, or somebody wrote another one
+		}
 		next := step(a.state, a.pace)
 		if next.report != nil && !a.report(ctx, next.report) {
 			next.notBefore = backoff(a.pace, a.silent)
@@ -185,17 +197,17 @@ func (a *agent) look(ctx context.Context) {
 
 // report appends a fact and returns whether there is nothing to try again.
 func (a *agent) report(ctx context.Context, fact *shiplogv1.NodeObserved) bool {
-	sequence, err := a.options.Journal.Append(ctx, &shiplogv1.Entry{
-		Writer: a.options.Writer, WriterVersion: a.options.Version, Skippable: true,
+	said, err := a.options.Log.Say(ctx, &shiplogv1.Entry{
+		Writer: a.writer, WriterVersion: a.options.Version, Skippable: true,
 		Kind: &shiplogv1.Entry_NodeObserved{NodeObserved: fact},
 	})
 	switch {
 	case ctx.Err() != nil:
 		return true
-	case errors.Is(err, journal.ErrTooLarge):
+	case errors.Is(err, journal.ErrTooLarge), errors.Is(err, journal.ErrRefused):
 		a.metrics.failures.Inc()
 		a.options.Logger.Error().Err(err).Int("images", len(fact.GetImages())).Int("containers", len(fact.GetContainers())).
-			Msg("what the runtime has is too much for one entry; it is reported when there is less")
+			Msg("the log will never take what the runtime has; it is reported when it has something else")
 		a.state.refused = fact
 		return true
 	case err != nil:
@@ -205,9 +217,10 @@ func (a *agent) report(ctx context.Context, fact *shiplogv1.NodeObserved) bool {
 		return false
 	}
 	a.silent = 0
-	a.state.reported, a.state.refused, a.state.reportedAt = fact, nil, time.Now()
+	a.newest.Store(said.Sequence)
+	a.state.reported, a.state.sequence, a.state.refused, a.state.reportedAt = fact, said.Sequence, nil, time.Now()
 	a.metrics.facts.Inc()
-	a.options.Logger.Debug().Uint64("sequence", sequence).Int("images", len(fact.GetImages())).Int("containers", len(fact.GetContainers())).
+	a.options.Logger.Debug().Uint64("sequence", said.Sequence).Int("images", len(fact.GetImages())).Int("containers", len(fact.GetContainers())).
 		Msg("reported")
 	return true
 }

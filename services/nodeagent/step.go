@@ -16,13 +16,15 @@ type pace struct {
 	apart time.Duration
 	// After a failure the next try waits retry, then twice as long each time, up to retryMax.
 	retry, retryMax time.Duration
+	// beat is the time between two signs of life.
+	beat time.Duration
 }
 
 var standard = pace{
-	period: 10 * time.Second, settle: 200 * time.Millisecond, apart: time.Second, retry: 250 * time.Millisecond, retryMax: 10 * time.Second,
+	beat: 15 * time.Second, period: 10 * time.Second, settle: 200 * time.Millisecond, apart: time.Second, retry: 250 * time.Millisecond, retryMax: 10 * time.Second,
 }
 
-// state is all that a step depends on. What the log wants of the node will stand here too.
+// state is all that a step depends on.
 type state struct {
 	now time.Time
 	// seen is what the runtime has; nil: it did not answer.
@@ -31,6 +33,8 @@ type state struct {
 	failures int
 	// reported is the newest fact of this node in the log; nil: there is none. refused is one that the log will never take.
 	reported, refused *shiplogv1.NodeObserved
+	// sequence of reported.
+	sequence uint64
 	// reportedAt is when this process last appended; zero: not yet.
 	reportedAt time.Time
 }

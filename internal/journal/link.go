@@ -1,0 +1,95 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// link is a connection to a NATS server.
+type link struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+	// patience is how long one call tries.
+	patience time.Duration
+	// closing ends when the link is let go of.
+	closing context.Context
+}
+
+// dial connects. The link comes back by itself whenever it is lost, until closing ends. Errors: ErrUnavailable.
+func (l *link) dial(url string, log zerolog.Logger, own ...nats.Option) (err error) {
+	l.nc, err = nats.Connect(url, append([]nats.Option{
+		nats.Name("shiplog"),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectWait/5, reconnectWait/5),
+		// Nothing is kept for after a reconnection: what is sent after a loss must not overtake what was lost.
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if l.closing.Err() == nil {
+				log.Warn().Err(err).Msg("the connection to the log is lost")
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Info().Msg("the connection to the log is back") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			log.Debug().Err(err).Msg("the connection to the log reports an error")
+		}),
+	}, own...)...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	l.js, err = jetstream.New(l.nc,
+		jetstream.WithPublishAsyncMaxPending(2*flightBytes/flightLeast),
+		jetstream.WithPublishAsyncTimeout(answerWait),
+		jetstream.WithDefaultTimeout(answerWait))
+	return err
+}
+
+// patiently calls f until it succeeds, fails for a reason that will stay, or ctx ends.
+func (l *link) patiently(ctx context.Context, doing string, f func(context.Context) error) error {
+	wait := retryWait
+	for {
+		// A cluster without a leader does not answer at all: every try has its own end.
+		try, cancel := context.WithTimeout(ctx, tryWait)
+		err := f(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, ErrOtherCluster) || errors.Is(err, ErrGap) {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.Code != 503 {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			return unavailable(ctx, doing, err)
+		}
+		if !l.pause(ctx, &wait) {
+			return unavailable(ctx, doing, err)
+		}
+	}
+}
+
+// pause waits before another try, longer each time; false: ctx or the link ended.
+func (l *link) pause(ctx context.Context, wait *time.Duration) bool {
+	t := time.NewTimer(*wait)
+	defer t.Stop()
+	*wait = min(*wait*2, retryWaitMax)
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-l.closing.Done():
+		return false
+	}
+}

@@ -1,0 +1,25 @@
+package intake
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	words   *prometheus.CounterVec
+	givenUp *prometheus.CounterVec
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	register := promauto.With(registry)
+	return &metrics{
+		words: register.NewCounterVec(prometheus.CounterOpts{
+			Name: "shiplog_intake_words_total",
+			Help: "Words of node agents, by result: stored, late (the call has an outcome), refused (not an agent's to say), busy (too many), failed (the log did not answer).",
+		}, []string{"result"}),
+		givenUp: register.NewCounterVec(prometheus.CounterOpts{
+			Name: "shiplog_intake_given_up_total",
+			Help: "Calls that ended because no agent spoke in time, by reason: NoAgent or AgentSilent.",
+		}, []string{"reason"}),
+	}
+}

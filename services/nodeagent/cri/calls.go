@@ -1,0 +1,56 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// stopSlack is what the runtime gets for a stop beyond the container's grace (container-restart R17).
+const stopSlack = 5 * time.Second
+
+// Unavailable says whether an error of a call means that the runtime did not answer, as it does not while it restarts.
+func Unavailable(err error) bool { return status.Code(err) == codes.Unavailable }
+
+// Image returns the runtime's identity of an image that it holds, or "".
+func (c *Client) Image(ctx context.Context, image string) (string, error) {
+	answer, err := c.images.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: image}})
+	if status.Code(err) == codes.NotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask for image %s: %w", image, err)
+	}
+	return answer.GetImage().GetId(), nil
+}
+
+// Pull lets the runtime pull an image and returns its identity.
+func (c *Client) Pull(ctx context.Context, image string, labels, annotations map[string]string) (string, error) {
+	answer, err := c.images.PullImage(ctx, &runtimev1.PullImageRequest{
+		Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: &runtimev1.PodSandboxConfig{Labels: labels, Annotations: annotations},
+	})
+	if err != nil {
+		return "", err
+	}
+	// What it is called in the answer is for the runtime to say: its id, or a name with a digest.
+	if id, err := c.Image(ctx, image); err == nil && id != "" {
+		return id, nil
+	}
+	return answer.GetImageRef(), nil
+}
+
+// Stop stops a container; one that is not there or not running is stopped.
+func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error {
+	seconds := int64((grace + time.Second - 1) / time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+stopSlack)
+	defer cancel()
+	_, err := c.runtime.StopContainer(ctx, &runtimev1.StopContainerRequest{ContainerId: id, Timeout: seconds})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
+}
