@@ -2,12 +2,13 @@ package nodeagent
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -71,7 +73,9 @@ func (f *fakeRuntime) restart(t *testing.T) {
 func (f *fakeRuntime) run(_ *testing.T, pod string) {
 	f.change(func() {
 		f.count++
-		f.images = []*runtimev1.Image{{Id: "sha256:1", RepoTags: []string{image}, RepoDigests: []string{"docker.io/library/app@sha256:2"}, Size: 7}}
+		if f.images == nil {
+			f.images = []*runtimev1.Image{{Id: "sha256:1", RepoTags: []string{image}, RepoDigests: []string{"docker.io/library/app@sha256:2"}, Size: 7}}
+		}
 		f.containers[pod] = &runtimev1.Container{
 			Id: fmt.Sprint("c", f.count), Metadata: &runtimev1.ContainerMetadata{Name: containerName}, Image: &runtimev1.ImageSpec{Image: "sha256:1"},
 			ImageRef: "sha256:1", State: runtimev1.ContainerState_CONTAINER_RUNNING, CreatedAt: time.Now().UnixNano(),
@@ -107,14 +111,65 @@ func (f *fakeRuntime) Version(context.Context, *runtimev1.VersionRequest) (*runt
 func (f *fakeRuntime) ListImages(context.Context, *runtimev1.ListImagesRequest) (*runtimev1.ListImagesResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &runtimev1.ListImagesResponse{Images: f.images}, nil
+	return &runtimev1.ListImagesResponse{Images: slices.Clone(f.images)}, nil
+}
+
+// imageID is what the fake makes of a name.
+func imageID(name string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name))) }
+
+func (f *fakeRuntime) ImageStatus(_ context.Context, request *runtimev1.ImageStatusRequest) (*runtimev1.ImageStatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.images {
+		if slices.Contains(one.RepoTags, normal(request.GetImage().GetImage())) {
+			return &runtimev1.ImageStatusResponse{Image: one}, nil
+		}
+	}
+	return &runtimev1.ImageStatusResponse{}, nil
+}
+
+// PullImage has every image whose tag is not missing, as the registry of the real cluster.
+func (f *fakeRuntime) PullImage(ctx context.Context, request *runtimev1.PullImageRequest) (*runtimev1.PullImageResponse, error) {
+	name := normal(request.GetImage().GetImage())
+	if strings.HasSuffix(name, ":missing") {
+		return nil, status.Errorf(codes.NotFound, "failed to pull and unpack image %q: not found", name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.ContainsFunc(f.images, func(one *runtimev1.Image) bool { return slices.Contains(one.RepoTags, name) }) {
+		f.images = append(f.images, &runtimev1.Image{Id: imageID(name), RepoTags: []string{name}, Size: 7})
+	}
+	return &runtimev1.PullImageResponse{ImageRef: imageID(name)}, nil
+}
+
+func normal(name string) string {
+	if !strings.Contains(name, "/") {
+		name = "docker.io/library/" + name
+	}
+	return name
+}
+
+// StopContainer ends a container; the kubelet of this runtime starts nothing again.
+func (f *fakeRuntime) StopContainer(_ context.Context, request *runtimev1.StopContainerRequest) (*runtimev1.StopContainerResponse, error) {
+	f.change(func() {
+		for _, container := range f.containers { // at most one matches
+			if container.Id == request.ContainerId {
+				container.State = runtimev1.ContainerState_CONTAINER_EXITED
+			}
+		}
+	})
+	return &runtimev1.StopContainerResponse{}, nil
 }
 
 // ListContainers answers in the order of a map: none.
 func (f *fakeRuntime) ListContainers(context.Context, *runtimev1.ListContainersRequest) (*runtimev1.ListContainersResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &runtimev1.ListContainersResponse{Containers: slices.Collect(maps.Values(f.containers))}, nil
+	answer := &runtimev1.ListContainersResponse{}
+	for _, container := range f.containers {
+		answer.Containers = append(answer.Containers, proto.CloneOf(container))
+	}
+	return answer, nil
 }
 
 func (f *fakeRuntime) ContainerStatus(_ context.Context, request *runtimev1.ContainerStatusRequest) (*runtimev1.ContainerStatusResponse, error) {

@@ -51,6 +51,8 @@ func TestContract(t *testing.T) {
 		{"IdleAddsNothing", idleAddsNothing},
 		{"SurvivesTheRuntime", survivesTheRuntime},
 		{"SurvivesTheLog", survivesTheLog},
+		{"Pulls", pulls},
+		{"Stops", stops},
 	}
 	for name, start := range map[string]func(*testing.T) machine{
 		"imagined":   func(t *testing.T) machine { return startFake(t, "v2.1.0") },
