@@ -13,7 +13,7 @@ import (
 )
 
 // Types of entries, by the words of the log. A wish is a command that only asks for a tick.
-var Types = []string{"fact", "deletion", "node", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event"}
+var Types = []string{"fact", "deletion", "node", "call", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event"}
 
 // TypeOf returns the type of an entry; "unknown" for one that this version does not know.
 func TypeOf(entry *shiplogv1.Entry) string {
@@ -24,6 +24,8 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "deletion"
 	case *shiplogv1.Entry_NodeObserved:
 		return "node"
+	case *shiplogv1.Entry_CallObserved:
+		return "call"
 	case *shiplogv1.Entry_Vouched:
 		return "vouch"
 	case *shiplogv1.Entry_Command:
@@ -63,6 +65,8 @@ func ObjectOf(entry *shiplogv1.Entry) (world.Ref, bool) {
 		object = kind.Outcome.GetObject()
 	case *shiplogv1.Entry_NodeObserved:
 		return world.Ref{Resource: world.ResourceNodes, Name: kind.NodeObserved.GetNode()}, true
+	case *shiplogv1.Entry_CallObserved:
+		return world.Ref{Resource: world.ResourceNodes, Name: kind.CallObserved.GetNode()}, true
 	case *shiplogv1.Entry_RolloutEvent:
 		object = kind.RolloutEvent.GetWorkload()
 	}

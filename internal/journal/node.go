@@ -191,16 +191,12 @@ func (j *logStream) Hear(ctx context.Context, intake Intake) error {
 		if err != nil {
 			return // nobody who may say it says it so
 		}
-		select {
-		case <-slots:
-		case <-ctx.Done():
-			return // the agent says it again
-		}
+		<-slots
 		go func() {
 			defer func() { slots <- struct{}{} }()
 			ctx, cancel := context.WithTimeout(ctx, sayWait)
 			defer cancel()
-			if data, err := json.Marshal(intake.answer(ctx, node, verb, msg.Data)); err == nil && ctx.Err() == nil {
+			if data, err := json.Marshal(intake.answer(ctx, node, verb, msg.Data)); err == nil {
 				_ = msg.Respond(data) // an answer that is lost is asked for again
 			}
 		}()

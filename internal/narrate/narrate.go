@@ -26,6 +26,8 @@ func Entry(entry *shiplogv1.Entry) string {
 		seen := kind.NodeObserved
 		return fmt.Sprintf("node/%s has %s and %s in %s %s", seen.GetNode(), count(len(seen.GetContainers()), "container"), count(len(seen.GetImages()), "image"),
 			seen.GetRuntimeName(), seen.GetRuntimeVersion())
+	case *shiplogv1.Entry_CallObserved:
+		return fmt.Sprintf("node/%s, command %d: %s", kind.CallObserved.GetNode(), entry.GetCause(), call(kind.CallObserved))
 	case *shiplogv1.Entry_Vouched:
 		return fmt.Sprintf("facts were complete %s before", kind.Vouched.GetAge().AsDuration().Round(time.Millisecond))
 	case *shiplogv1.Entry_Ticked:
@@ -46,6 +48,17 @@ func Entry(entry *shiplogv1.Entry) string {
 		return "an entry that is not shown: it belongs elsewhere, or to a newer version"
 	}
 	return "an entry that this version does not know"
+}
+
+// call words how far the call of a command is.
+func call(called *shiplogv1.CallObserved) string {
+	if called.GetState() == shiplogv1.CallObserved_STATE_TAKEN {
+		return called.GetTarget() + " waits for its turn"
+	}
+	if called.GetBytesTotal() > 0 {
+		return fmt.Sprintf("%s is under way, %d of %d bytes", called.GetTarget(), called.GetBytesDone(), called.GetBytesTotal())
+	}
+	return called.GetTarget() + " is under way"
 }
 
 // object names an object as kubectl does, with its namespace in front where it has one.
@@ -104,9 +117,22 @@ func Effect(command *shiplogv1.Command) string {
 		return "delete " + name
 	case *shiplogv1.Command_WakeAt:
 		return "wake " + name + " at " + effect.WakeAt.GetDue().AsTime().Local().Format(time.TimeOnly)
+	case *shiplogv1.Command_PullImage:
+		return fmt.Sprintf("pull %s on node/%s", effect.PullImage.GetImage(), command.GetNode())
+	case *shiplogv1.Command_RunHook:
+		return fmt.Sprintf("run a hook of %s in %s on node/%s", name, brief(effect.RunHook.GetContainerId()), command.GetNode())
+	case *shiplogv1.Command_StopContainer:
+		return fmt.Sprintf("stop %s of %s on node/%s", brief(effect.StopContainer.GetContainerId()), name, command.GetNode())
+	case *shiplogv1.Command_InspectContainer:
+		return fmt.Sprintf("inspect %s of %s on node/%s", brief(effect.InspectContainer.GetContainerId()), name, command.GetNode())
+	case *shiplogv1.Command_CancelCall:
+		return fmt.Sprintf("cancel the call of command %d on node/%s", effect.CancelCall.GetCommand(), command.GetNode())
 	}
 	return "unknown effect on " + name
 }
+
+// brief names a container as its runtime's tools do.
+func brief(container string) string { return container[:min(12, len(container))] }
 
 // Outcome words what became of a command.
 func Outcome(outcome *shiplogv1.Outcome) string {

@@ -67,7 +67,7 @@ func (i *intake) judge(ctx context.Context, task *journal.Task) (wait time.Durat
 	command := task.Entry.GetCommand()
 	takeWithin := orElse(command.GetTakeWithin().AsDuration(), i.pace.takeWithin)
 	if !task.Again {
-		return takeWithin, true
+		return min(takeWithin, i.pace.again), true
 	}
 	word, outcome, err := i.options.Journal.LastOfCall(ctx, command.GetNode(), task.Sequence)
 	if err != nil {

@@ -165,6 +165,9 @@ func (i *intake) take(ctx context.Context, name string, word *shiplogv1.Entry) (
 	if seen := word.GetNodeObserved(); seen != nil {
 		return i.runtime(ctx, name, word)
 	}
+	if word.GetCause() == 0 {
+		return journal.Said{}, refuse("it names no command")
+	}
 	record, err := i.options.Journal.At(ctx, word.GetCause())
 	if errors.Is(err, journal.ErrUndecodable) || err == nil && (record == nil || record.Entry.GetCommand().GetNode() != name) {
 		return journal.Said{}, refuse("entry %d is no command for node %s", word.GetCause(), name)
