@@ -22,7 +22,7 @@ import (
 
 // surroundings are what every service is given.
 type surroundings struct {
-	config   *rest.Config // nil for services that do not talk to Kubernetes
+	config   *rest.Config    // nil for services that do not talk to Kubernetes
 	journal  journal.Journal // nil for a node's agent that runs alone: it does not see the log
 	logger   zerolog.Logger
 	registry prometheus.Registerer // of the service that is given it
