@@ -20,6 +20,8 @@ import (
 const (
 	failed      = "Failed"
 	pullFailed  = "PullFailed"
+	hookFailed  = "HookFailed"
+	interrupted = "Interrupted"
 	timedOut    = "TimedOut"
 	stopped     = "Stopped"
 	unsupported = "Unsupported"
@@ -175,8 +177,12 @@ func (c *call) attempt(ctx context.Context, command *shiplogv1.Command) (*shiplo
 		defer func() { <-c.turns }()
 	}
 	// The intake's yes is the permission to begin: the call has no outcome, and is not given up while it may run.
-	if _, err := c.say(ctx, shiplogv1.CallObserved_STATE_RUNNING); err != nil {
+	said, err := c.say(ctx, shiplogv1.CallObserved_STATE_RUNNING)
+	if err != nil {
 		return nil, err
+	}
+	if hook := command.GetRunHook(); hook != nil && said.Begun != "" && said.Begun != c.writer {
+		return refused(interrupted, fmt.Errorf("the agent that ran the hook of container %s ended; how far it came nobody knows", hook.GetContainerId())), nil
 	}
 	limit := runWithin
 	if given := command.GetRunWithin().AsDuration(); given > 0 {
@@ -215,6 +221,10 @@ func (c *call) call(ctx context.Context, command *shiplogv1.Command) *shiplogv1.
 		return c.pull(ctx, effect.PullImage)
 	case *shiplogv1.Command_StopContainer:
 		return c.stopContainer(ctx, effect.StopContainer)
+	case *shiplogv1.Command_RunHook:
+		return c.hook(ctx, effect.RunHook)
+	case *shiplogv1.Command_InspectContainer:
+		return c.inspect(ctx, effect.InspectContainer)
 	case *shiplogv1.Command_CancelCall:
 		c.cancel(effect.CancelCall.GetCommand())
 		return &shiplogv1.Outcome{}
@@ -229,6 +239,17 @@ func (c *caller) cancel(sequence uint64) {
 	if other := c.under[sequence]; other != nil {
 		other.stop(errStopped)
 	}
+}
+
+// ended words the end of a call that did not end well: cancelled, out of time, or failed with a code of its own.
+func (c *call) ended(ctx context.Context, doing, code string, err error) *shiplogv1.Outcome {
+	switch {
+	case context.Cause(ctx) == errStopped:
+		return refused(stopped, fmt.Errorf("%s is stopped", doing))
+	case ctx.Err() != nil:
+		return refused(timedOut, fmt.Errorf("%s took too long: %s", doing, text(err)))
+	}
+	return refused(code, err)
 }
 
 func refused(code string, err error) *shiplogv1.Outcome {

@@ -88,7 +88,7 @@ kind: Pod
 metadata: {name: %s, namespace: default}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: %s, image: %q}]
+  containers: [{name: %s, image: %q, env: [{name: COLOR, value: blue}]}]
 `, pod, containerName, image), "apply", "-f", "-")
 }
 

@@ -33,7 +33,10 @@ type fakeRuntime struct {
 	images     []*runtimev1.Image
 	listeners  []chan struct{}
 	streams    int
-	asked      int // for the status of a container
+	asked      int  // for the status of a container
+	forgetful  bool // it has no account of a container's environment
+	execs      [][]string
+	hostIP     bool // its Pods share the node's network
 }
 
 // startFake starts one of a version; from 2 on it tells everybody of its events.
@@ -162,12 +165,14 @@ func (f *fakeRuntime) StopContainer(_ context.Context, request *runtimev1.StopCo
 }
 
 // ListContainers answers in the order of a map: none.
-func (f *fakeRuntime) ListContainers(context.Context, *runtimev1.ListContainersRequest) (*runtimev1.ListContainersResponse, error) {
+func (f *fakeRuntime) ListContainers(_ context.Context, request *runtimev1.ListContainersRequest) (*runtimev1.ListContainersResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answer := &runtimev1.ListContainersResponse{}
 	for _, container := range f.containers {
-		answer.Containers = append(answer.Containers, proto.CloneOf(container))
+		if id := request.GetFilter().GetId(); id == "" || id == container.Id {
+			answer.Containers = append(answer.Containers, proto.CloneOf(container))
+		}
 	}
 	return answer, nil
 }
@@ -178,9 +183,13 @@ func (f *fakeRuntime) ContainerStatus(_ context.Context, request *runtimev1.Cont
 	f.asked++
 	for _, container := range f.containers { // at most one matches
 		if container.Id == request.ContainerId {
-			return &runtimev1.ContainerStatusResponse{Status: &runtimev1.ContainerStatus{
-				Id: container.Id, StartedAt: container.CreatedAt + 1, Image: &runtimev1.ImageSpec{Image: image},
-			}}, nil
+			answer := &runtimev1.ContainerStatusResponse{Status: &runtimev1.ContainerStatus{
+				Id: container.Id, StartedAt: container.CreatedAt + 1, Image: &runtimev1.ImageSpec{Image: image}, Annotations: container.Annotations,
+			}}
+			if request.Verbose && !f.forgetful {
+				answer.Info = map[string]string{"info": `{"runtimeSpec":{"process":{"env":["PATH=/bin","COLOR=red","COLOR=blue"]}}}`}
+			}
+			return answer, nil
 		}
 	}
 	return nil, status.Error(codes.NotFound, "gone")
@@ -202,4 +211,36 @@ func (f *fakeRuntime) GetContainerEvents(_ *runtimev1.GetEventsRequest, stream g
 			}
 		}
 	}
+}
+
+// ExecSync knows the programs true, false, sleep and env; the last can separate by NUL only if it says so.
+func (f *fakeRuntime) ExecSync(ctx context.Context, request *runtimev1.ExecSyncRequest) (*runtimev1.ExecSyncResponse, error) {
+	f.mu.Lock()
+	f.execs = append(f.execs, request.Cmd)
+	f.mu.Unlock()
+	switch strings.Join(request.Cmd, " ") {
+	case "true":
+		return &runtimev1.ExecSyncResponse{}, nil
+	case "sh -c echo oops >&2; exit 3":
+		return &runtimev1.ExecSyncResponse{ExitCode: 3, Stderr: []byte("oops\n")}, nil
+	case "sleep 60":
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case "env -0":
+		return &runtimev1.ExecSyncResponse{ExitCode: 1}, nil
+	case "env":
+		return &runtimev1.ExecSyncResponse{Stdout: []byte("PATH=/bin\nCOLOR=blue\n")}, nil
+	}
+	return nil, status.Errorf(codes.Unknown, "exec: %q: executable file not found", request.Cmd)
+}
+
+func (f *fakeRuntime) PodSandboxStatus(context.Context, *runtimev1.PodSandboxStatusRequest) (*runtimev1.PodSandboxStatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &runtimev1.PodSandboxStatus{Network: &runtimev1.PodSandboxNetworkStatus{Ip: "127.0.0.1"}}
+	if f.hostIP {
+		answer.Network.Ip = ""
+		answer.Linux = &runtimev1.LinuxPodSandboxStatus{Namespaces: &runtimev1.Namespace{Options: &runtimev1.NamespaceOption{Network: runtimev1.NamespaceMode_NODE}}}
+	}
+	return &runtimev1.PodSandboxStatusResponse{Status: answer}, nil
 }

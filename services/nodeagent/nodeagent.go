@@ -22,13 +22,15 @@ import (
 	"shiplog.dev/services/nodeagent/cri"
 )
 
-// Options of Run. All but Pulls, Registry, Version and Ready are required.
+// Options of Run. All but NodeIP, Pulls, Registry, Version and Ready are required.
 type Options struct {
 	// Node is the name of the Node object.
 	Node string
 	// Endpoint of the container runtime, for example unix:///run/containerd/containerd.sock.
 	Endpoint string
 	Log      journal.Node
+	// NodeIP is the address of Pods that share the node's network; empty: that of the interface with the default route.
+	NodeIP string
 	// Pulls is how many images are pulled at a time; 0 or less: as many as are wanted.
 	Pulls  int
 	Logger zerolog.Logger
@@ -49,6 +51,9 @@ type runtime interface {
 	Image(ctx context.Context, image string) (id string, _ error)
 	Pull(ctx context.Context, image string, labels, annotations map[string]string) (id string, _ error)
 	Stop(ctx context.Context, container string, grace time.Duration) error
+	Inspect(ctx context.Context, container string, environment bool) (cri.Details, error)
+	Exec(ctx context.Context, container string, command []string) (cri.Executed, error)
+	Address(ctx context.Context, container string) (ip string, _ error)
 }
 
 type agent struct {

@@ -53,6 +53,8 @@ func TestContract(t *testing.T) {
 		{"SurvivesTheLog", survivesTheLog},
 		{"Pulls", pulls},
 		{"Stops", stops},
+		{"RunsHooks", runsHooks},
+		{"Inspects", inspects},
 	}
 	for name, start := range map[string]func(*testing.T) machine{
 		"imagined":   func(t *testing.T) machine { return startFake(t, "v2.1.0") },

@@ -2,7 +2,6 @@ package nodeagent
 
 import (
 	"context"
-	"fmt"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
@@ -12,13 +11,8 @@ func (c *call) stopContainer(ctx context.Context, stop *shiplogv1.StopContainer)
 	err := c.patiently(ctx, func(ctx context.Context) error {
 		return c.runtime.Stop(ctx, stop.GetContainerId(), stop.GetGrace().AsDuration())
 	})
-	switch {
-	case err == nil:
-		return &shiplogv1.Outcome{}
-	case context.Cause(ctx) == errStopped:
-		return refused(stopped, fmt.Errorf("stopping container %s is stopped", stop.GetContainerId()))
-	case ctx.Err() != nil:
-		return refused(timedOut, fmt.Errorf("stopping container %s took too long: %w", stop.GetContainerId(), err))
+	if err != nil {
+		return c.ended(ctx, "stopping container "+stop.GetContainerId(), failed, err)
 	}
-	return refused(failed, err)
+	return &shiplogv1.Outcome{}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -12,6 +13,9 @@ import (
 
 // stopSlack is what the runtime gets for a stop beyond the container's grace (container-restart R17).
 const stopSlack = 5 * time.Second
+
+// waitForRuntime has a call that must not be made twice wait for the connection, instead of failing without one.
+var waitForRuntime = grpc.WaitForReady(true)
 
 // Unavailable says whether an error of a call means that the runtime did not answer, as it does not while it restarts.
 func Unavailable(err error) bool { return status.Code(err) == codes.Unavailable }

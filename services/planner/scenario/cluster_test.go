@@ -394,24 +394,20 @@ func resizePending(pod *corev1.Pod) bool {
 
 // envOf is the hash over the env of a container that comes from metadata, as inplace-update R24 has it; 0: there is none.
 func envOf(pod *corev1.Pod, container *corev1.Container) *uint64 {
-	type variable struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}
-	var variables []variable
+	var variables []corev1.EnvVar
 	for _, one := range container.Env {
 		if one.ValueFrom == nil || one.ValueFrom.FieldRef == nil {
 			continue
 		}
 		for kind, values := range map[string]map[string]string{"labels": pod.Labels, "annotations": pod.Annotations} {
 			if key, is := strings.CutPrefix(one.ValueFrom.FieldRef.FieldPath, "metadata."+kind+"['"); is {
-				variables = append(variables, variable{one.Name, values[strings.TrimSuffix(key, "']")]})
+				variables = append(variables, corev1.EnvVar{Name: one.Name, Value: values[strings.TrimSuffix(key, "']")]})
 			}
 		}
 	}
 	sum := uint64(0)
 	if variables != nil {
-		slices.SortFunc(variables, func(a, b variable) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(variables, func(a, b corev1.EnvVar) int { return strings.Compare(a.Name, b.Name) })
 		sum = deepHash(variables)
 	}
 	return &sum

@@ -2,14 +2,13 @@ package inplace
 
 import (
 	"encoding/json"
-	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/distribution/reference"
-	"k8s.io/utils/dump"
 
+	"shiplog.dev/internal/envhash"
 	"shiplog.dev/internal/world"
 )
 
@@ -94,7 +93,7 @@ func imagesRun(pod *world.Pod, says runtime) bool {
 // envRuns says whether every container of the Pod runs with the values that its metadata has now (R22.1, R24).
 func envRuns(pod *world.Pod, says runtime) bool {
 	return says != nil && allOf(pod, says, func(container *world.Container, name string) bool {
-		return says[name].Hashes.Env == envHash(pod, container)
+		return len(container.Reads) == 0 || says[name].Hashes.Env == envHash(pod, container)
 	})
 }
 
@@ -111,35 +110,20 @@ func allOf(pod *world.Pod, says runtime, agrees func(*world.Container, string) b
 
 // plainHash is the kubelet's hash of a container, in the form that it has had since Kubernetes 1.31.
 func plainHash(container *world.Container) uint64 {
-	return hashOf(map[string]string{"name": container.Name, "image": container.Image})
+	return envhash.JSON(map[string]string{"name": container.Name, "image": container.Image})
 }
 
-// envHash is the hash over the env entries that read the Pod's metadata; 0: there are none.
+// envHash is the hash over the env entries that read the Pod's metadata, with the values that it has now.
 func envHash(pod *world.Pod, container *world.Container) uint64 {
-	if len(container.Reads) == 0 {
-		return 0
-	}
-	type entry struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}
-	entries := make([]entry, len(container.Reads)) // Reads are sorted by name
+	entries := make([]envhash.Variable, len(container.Reads)) // Reads are sorted by name
 	for i, read := range container.Reads {
 		value := pod.Labels[read.Key]
 		if read.Annotation {
 			value = pod.Annotations[read.Key]
 		}
-		entries[i] = entry{read.Name, value}
+		entries[i] = envhash.Variable{Name: read.Name, Value: value}
 	}
-	return hashOf(entries)
-}
-
-// hashOf is FNV-32a over Kubernetes' dump of the JSON of a value.
-func hashOf(value any) uint64 {
-	data, _ := json.Marshal(value) // strings can be written
-	sum := fnv.New32a()
-	sum.Write([]byte(dump.ForHash(data)))
-	return uint64(sum.Sum32())
+	return envhash.Of(entries)
 }
 
 // StartedAt is when the last of the containers that the newest update changed was started; zero: none was.
