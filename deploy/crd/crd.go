@@ -151,6 +151,9 @@ func directed(ctx context.Context, definitions definitions, manifest Manifest, c
 	if err := yaml.Unmarshal(manifest.YAML, &whole); err != nil {
 		return nil, err
 	}
+	if _, converts, _ := unstructured.NestedMap(whole, "spec", "conversion", "webhook"); !converts {
+		return manifest.YAML, nil // its versions are equal
+	}
 	if err := unstructured.SetNestedField(whole, asTree(conversion), "spec", "conversion", "webhook", "clientConfig"); err != nil {
 		return nil, err
 	}

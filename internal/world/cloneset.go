@@ -28,7 +28,7 @@ type CloneSet struct {
 
 func decodeCloneSet(version string, data []byte) (*CloneSet, error) {
 	if version == v1alpha1.GroupVersion.Version {
-		converted, err := conversion.CloneSetUp(data)
+		converted, err := conversion.Up("CloneSet", data)
 		if err != nil {
 			return nil, err
 		}

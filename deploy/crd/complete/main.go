@@ -1,7 +1,7 @@
-// Command complete adds to generated CRDs what the markers of controller-gen cannot say: a sketch of the Pod template, so
-// that the API server itself can check the few fields that matter, bounds on label selectors, without which the cost
-// of the rules over them has no limit, who converts between versions, and where v1beta1 takes fields in their old places.
-// Everything else of a template stays without a schema. It rewrites the files that it is given and touches nothing else.
+// Command complete adds to generated CRDs what the markers of controller-gen cannot say: who converts between versions that
+// differ, and of a CloneSet a sketch of the Pod template, so that the API server itself can check the few fields that matter,
+// bounds on label selectors, without which the cost of the rules over them has no limit, and where v1beta1 takes fields in
+// their old places. Everything else of a template stays without a schema. It rewrites the files that it is given and touches nothing else.
 package main
 
 import (
@@ -41,14 +41,16 @@ func complete(path string) error {
 		return fmt.Errorf("decode %s: %w", path, err)
 	}
 	crd.Spec.Conversion = conversion()
-	takeOldPlaces(crd.Spec.Versions)
-	for i := range crd.Spec.Versions {
-		root := crd.Spec.Versions[i].Schema.OpenAPIV3Schema
-		spec := root.Properties["spec"]
-		spec.Properties["selector"] = bounded(spec.Properties["selector"])
-		spec.Properties["template"] = sketch(spec.Properties["template"])
-		spec.XValidations = append(spec.XValidations, selectorMatchesTemplate()...)
-		root.Properties["spec"] = spec
+	if crd.Spec.Names.Kind == "CloneSet" {
+		takeOldPlaces(crd.Spec.Versions)
+		for i := range crd.Spec.Versions {
+			root := crd.Spec.Versions[i].Schema.OpenAPIV3Schema
+			spec := root.Properties["spec"]
+			spec.Properties["selector"] = bounded(spec.Properties["selector"])
+			spec.Properties["template"] = sketch(spec.Properties["template"])
+			spec.XValidations = append(spec.XValidations, selectorMatchesTemplate()...)
+			root.Properties["spec"] = spec
+		}
 	}
 	out, err := yaml.Marshal(definition{crd.TypeMeta, meta{crd.Name, crd.Annotations}, crd.Spec})
 	if err != nil {

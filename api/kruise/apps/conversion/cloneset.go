@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"k8s.io/apimachinery/pkg/runtime"
-
 	"shiplog.dev/api/kruise/apps/v1alpha1"
 	"shiplog.dev/api/kruise/apps/v1beta1"
 )
@@ -23,20 +21,16 @@ var preDownload = []struct{ annotation, field string }{
 	{v1beta1.ImagePreDownloadMinUpdatedReadyPodsKey, "imagePreDownloadMinUpdatedReadyPods"},
 }
 
-// movedKeys are the labels and annotations that are fields in another version.
-var movedKeys = func() []string {
-	keys := []string{excludeLabel}
-	for _, moved := range preDownload {
-		keys = append(keys, moved.annotation)
-	}
-	return keys
-}()
-
-func mapOf(key string, labels, annotations map[string]string) map[string]string {
-	if key == excludeLabel {
-		return labels
-	}
-	return annotations
+// cloneSet is how CloneSets differ (cloneset 2.3).
+var cloneSet = difference{
+	labels: []string{excludeLabel},
+	annotations: func() (keys []string) {
+		for _, moved := range preDownload {
+			keys = append(keys, moved.annotation)
+		}
+		return keys
+	}(),
+	section: "spec", members: []string{"scaleStrategy", "updateStrategy"}, up: upCloneSet, down: downCloneSet,
 }
 
 // tree is a JSON object.
@@ -45,9 +39,9 @@ type tree = map[string]any
 // upCloneSet is the plain way from v1alpha1 to v1beta1 (cloneset 2.3). Labels and annotations that a field holds move there,
 // so that who clears the field finds no label that sets it again.
 func upCloneSet(alpha parts) parts {
-	beta := parts{maps.Clone(alpha.keys), runtime.DeepCopyJSONValue(alpha.scaleStrategy), runtime.DeepCopyJSONValue(alpha.updateStrategy)}
+	beta := alpha.clone()
 
-	if scale, is := objectOr(beta.scaleStrategy); is {
+	if scale, is := objectOr(beta.members["scaleStrategy"]); is {
 		disabled := scale["disablePVCReuse"] == true
 		delete(scale, "disablePVCReuse")
 		delete(scale, "excludePreparingDelete")
@@ -56,10 +50,10 @@ func upCloneSet(alpha parts) parts {
 			scale["excludePreparingDelete"] = true
 			delete(beta.keys, excludeLabel)
 		}
-		beta.scaleStrategy = scale
+		beta.members["scaleStrategy"] = scale
 	}
 
-	rolling, is := objectOr(beta.updateStrategy)
+	rolling, is := objectOr(beta.members["updateStrategy"])
 	if !is {
 		return beta
 	}
@@ -72,7 +66,7 @@ func upCloneSet(alpha parts) parts {
 			delete(beta.keys, moved.annotation)
 		}
 	}
-	if beta.updateStrategy == nil && len(fields) == 0 {
+	if beta.members["updateStrategy"] == nil && len(fields) == 0 {
 		return beta // all defaults, in both versions
 	}
 	if len(fields) > 0 {
@@ -88,15 +82,15 @@ func upCloneSet(alpha parts) parts {
 	}
 	delete(rolling, "type")
 	rolling["podUpdatePolicy"] = policy
-	beta.updateStrategy = tree{"type": kind, "rollingUpdate": rolling}
+	beta.members["updateStrategy"] = tree{"type": kind, "rollingUpdate": rolling}
 	return beta
 }
 
 // downCloneSet is the plain way from v1beta1 to v1alpha1 (cloneset 2.3).
 func downCloneSet(beta parts) parts {
-	alpha := parts{maps.Clone(beta.keys), runtime.DeepCopyJSONValue(beta.scaleStrategy), runtime.DeepCopyJSONValue(beta.updateStrategy)}
+	alpha := beta.clone()
 
-	if scale, is := objectOr(alpha.scaleStrategy); is {
+	if scale, is := objectOr(alpha.members["scaleStrategy"]); is {
 		enabled, exclude := scale["enablePVCReuse"] == true, scale["excludePreparingDelete"] == true
 		delete(scale, "enablePVCReuse")
 		delete(scale, "excludePreparingDelete")
@@ -110,10 +104,10 @@ func downCloneSet(beta parts) parts {
 		case alpha.keys[excludeLabel] == "true": // v1beta1 does not obey it
 			delete(alpha.keys, excludeLabel)
 		}
-		alpha.scaleStrategy = scale
+		alpha.members["scaleStrategy"] = scale
 	}
 
-	update, is := objectOr(alpha.updateStrategy)
+	update, is := objectOr(alpha.members["updateStrategy"])
 	if !is {
 		return alpha
 	}
@@ -133,7 +127,7 @@ func downCloneSet(beta parts) parts {
 		}
 		delete(inPlace, moved.field)
 	}
-	if alpha.updateStrategy == nil {
+	if alpha.members["updateStrategy"] == nil {
 		return alpha // all defaults, in both versions
 	}
 	word := string(v1alpha1.RecreateCloneSetUpdateStrategyType)
@@ -148,7 +142,7 @@ func downCloneSet(beta parts) parts {
 	}
 	delete(rolling, "podUpdatePolicy")
 	rolling["type"] = word
-	alpha.updateStrategy = rolling
+	alpha.members["updateStrategy"] = rolling
 	return alpha
 }
 

@@ -25,7 +25,8 @@ func Convert(object []byte, version string) ([]byte, error) {
 	if err := json.Unmarshal(object, &is); err != nil {
 		return nil, fmt.Errorf("decode the object's kind: %w", err)
 	}
-	if is.Kind != "CloneSet" {
+	difference, known := kinds[is.Kind]
+	if !known {
 		return nil, fmt.Errorf("convert %q: not a kind that has several versions", is.Kind)
 	}
 	if is.APIVersion == version {
@@ -34,9 +35,9 @@ func Convert(object []byte, version string) ([]byte, error) {
 	var err error
 	switch alpha, beta := v1alpha1.GroupVersion.String(), v1beta1.GroupVersion.String(); {
 	case is.APIVersion == alpha && version == beta:
-		err = rewrite(whole, upCloneSet, downCloneSet)
+		err = difference.rewrite(whole, difference.up, difference.down)
 	case is.APIVersion == beta && version == alpha:
-		err = rewrite(whole, downCloneSet, upCloneSet)
+		err = difference.rewrite(whole, difference.down, difference.up)
 	default:
 		err = fmt.Errorf("from %q to %q is no way between versions", is.APIVersion, version)
 	}
@@ -47,28 +48,39 @@ func Convert(object []byte, version string) ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// CloneSetUp returns a CloneSet of v1alpha1 in v1beta1, for who knows what it is although it may not say so. Errors are
-// those of Convert.
-func CloneSetUp(object []byte) ([]byte, error) {
+// Up returns an object of v1alpha1 in v1beta1, for who knows its kind although it may not say so. Errors are those of Convert.
+func Up(kind string, object []byte) ([]byte, error) {
 	var whole map[string]json.RawMessage
 	if err := json.Unmarshal(object, &whole); err != nil {
 		return nil, fmt.Errorf("decode the object: %w", err)
 	}
-	if err := rewrite(whole, upCloneSet, downCloneSet); err != nil {
-		return nil, fmt.Errorf("convert a CloneSet: %w", err)
+	difference := kinds[kind]
+	if err := difference.rewrite(whole, difference.up, difference.down); err != nil {
+		return nil, fmt.Errorf("convert a %s: %w", kind, err)
 	}
 	whole["apiVersion"], _ = json.Marshal(v1beta1.GroupVersion.String())
 	return json.Marshal(whole)
 }
 
-// rewrite converts the parts of a CloneSet that differ between versions, in place.
-func rewrite(whole map[string]json.RawMessage, there, back func(parts) parts) error {
-	metadata, spec, labels, annotations := map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]string{}, map[string]string{}
+// kinds that differ between versions. Those whose versions are equal need no conversion.
+var kinds = map[string]difference{"CloneSet": cloneSet, "ContainerRecreateRequest": containerRecreateRequest}
+
+// difference is what differs between the versions of a kind, and how it is converted.
+type difference struct {
+	labels, annotations []string // by key
+	section             string   // "spec" or "status"
+	members             []string // of the section
+	up, down            func(parts) parts
+}
+
+// rewrite converts the parts of an object that differ between versions, in place.
+func (d difference) rewrite(whole map[string]json.RawMessage, there, back func(parts) parts) error {
+	metadata, section, labels, annotations := map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]string{}, map[string]string{}
 	for _, part := range []struct {
 		of   map[string]json.RawMessage
 		name string
 		into any
-	}{{whole, "metadata", &metadata}, {whole, "spec", &spec}, {metadata, "labels", &labels}, {metadata, "annotations", &annotations}} {
+	}{{whole, "metadata", &metadata}, {whole, d.section, &section}, {metadata, "labels", &labels}, {metadata, "annotations", &annotations}} {
 		if raw, has := part.of[part.name]; has && string(raw) != "null" {
 			if err := json.Unmarshal(raw, part.into); err != nil {
 				return fmt.Errorf("decode %s: %w", part.name, err)
@@ -76,40 +88,50 @@ func rewrite(whole map[string]json.RawMessage, there, back func(parts) parts) er
 		}
 	}
 
-	from := parts{keys: map[string]string{}}
-	for _, key := range movedKeys {
-		if value, has := mapOf(key, labels, annotations)[key]; has {
-			from.keys[key] = value
+	from := parts{keys: map[string]string{}, members: map[string]any{}}
+	moved := func(do func(key string, in map[string]string)) {
+		for _, key := range d.labels {
+			do(key, labels)
+		}
+		for _, key := range d.annotations {
+			do(key, annotations)
 		}
 	}
-	var err error
-	if from.scaleStrategy, err = decodeTree(spec["scaleStrategy"]); err != nil {
-		return fmt.Errorf("decode spec.scaleStrategy: %w", err)
-	}
-	if from.updateStrategy, err = decodeTree(spec["updateStrategy"]); err != nil {
-		return fmt.Errorf("decode spec.updateStrategy: %w", err)
+	moved(func(key string, in map[string]string) {
+		if value, has := in[key]; has {
+			from.keys[key] = value
+		}
+	})
+	for _, name := range d.members {
+		value, err := decodeTree(section[name])
+		if err != nil {
+			return fmt.Errorf("decode %s.%s: %w", d.section, name, err)
+		}
+		if value != nil {
+			from.members[name] = value
+		}
 	}
 	saved := annotations[SavedKey]
 	delete(annotations, SavedKey)
 
 	to, save := exactly(from, saved, there, back)
 
-	for _, key := range movedKeys {
-		at := mapOf(key, labels, annotations)
-		delete(at, key)
+	moved(func(key string, in map[string]string) {
+		delete(in, key)
 		if value, has := to.keys[key]; has {
-			at[key] = value
+			in[key] = value
 		}
-	}
+	})
 	if save != "" {
 		annotations[SavedKey] = save
 	}
 	put(metadata, "labels", labels, len(labels) == 0)
 	put(metadata, "annotations", annotations, len(annotations) == 0)
-	put(spec, "scaleStrategy", to.scaleStrategy, to.scaleStrategy == nil)
-	put(spec, "updateStrategy", to.updateStrategy, to.updateStrategy == nil)
+	for _, name := range d.members {
+		put(section, name, to.members[name], to.members[name] == nil)
+	}
 	put(whole, "metadata", metadata, len(metadata) == 0)
-	put(whole, "spec", spec, len(spec) == 0)
+	put(whole, d.section, section, len(section) == 0)
 	return nil
 }
 

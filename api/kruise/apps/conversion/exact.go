@@ -3,8 +3,10 @@ package conversion
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // SavedKey is an annotation of ours. Where two spellings in one version mean the same in the other, or a value has no place
@@ -12,14 +14,19 @@ import (
 // it was. It counts only while that still means what the object says.
 const SavedKey = "shiplog.dev/conversion"
 
-// parts are what differs between the versions of a CloneSet.
+// parts are what differs between the versions of a kind.
 type parts struct {
-	keys                          map[string]string // of movedKeys, those present
-	scaleStrategy, updateStrategy any               // JSON; nil: absent
+	keys    map[string]string // labels and annotations, those present
+	members map[string]any    // members of the kind's section, those present, as JSON
+}
+
+// clone returns a deep copy.
+func (p parts) clone() parts {
+	return parts{maps.Clone(p.keys), runtime.DeepCopyJSON(p.members)}
 }
 
 func (p parts) json() []byte {
-	raw, err := json.Marshal(map[string]any{"keys": p.keys, "scaleStrategy": p.scaleStrategy, "updateStrategy": p.updateStrategy})
+	raw, err := json.Marshal(map[string]any{"keys": p.keys, "members": p.members})
 	if err != nil {
 		panic("conversion: encode what was decoded from JSON: " + err.Error())
 	}
@@ -27,24 +34,23 @@ func (p parts) json() []byte {
 }
 
 func partsOf(raw []byte) (parts, error) {
+	p := parts{map[string]string{}, map[string]any{}}
 	var wire struct {
-		Keys           map[string]string
-		ScaleStrategy  json.RawMessage
-		UpdateStrategy json.RawMessage
+		Keys    map[string]string
+		Members map[string]json.RawMessage
 	}
 	if err := json.Unmarshal(raw, &wire); err != nil {
-		return parts{}, err
+		return p, err
 	}
-	p := parts{keys: wire.Keys}
-	if p.keys == nil {
-		p.keys = map[string]string{}
+	maps.Copy(p.keys, wire.Keys)
+	for name, member := range wire.Members {
+		value, err := decodeTree(member)
+		if err != nil {
+			return p, err
+		}
+		p.members[name] = value
 	}
-	var err error
-	if p.scaleStrategy, err = decodeTree(wire.ScaleStrategy); err != nil {
-		return parts{}, err
-	}
-	p.updateStrategy, err = decodeTree(wire.UpdateStrategy)
-	return p, err
+	return p, nil
 }
 
 // exactly converts, and returns with the result what the way back needs to be exact; "" where the plain way is. The

@@ -10,7 +10,8 @@ import (
 var GroupVersion = schema.GroupVersion{Group: "apps.kruise.io", Version: "v1alpha1"}
 
 var builder = runtime.NewSchemeBuilder(func(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &CloneSet{}, &CloneSetList{})
+	scheme.AddKnownTypes(GroupVersion, &CloneSet{}, &CloneSetList{}, &NodeImage{}, &NodeImageList{}, &ImagePullJob{}, &ImagePullJobList{},
+		&ImageListPullJob{}, &ImageListPullJobList{}, &ContainerRecreateRequest{}, &ContainerRecreateRequestList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 })

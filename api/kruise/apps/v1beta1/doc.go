@@ -11,4 +11,4 @@
 package v1beta1
 
 //go:generate go tool -modfile=../../../../tools/go.mod controller-gen object crd paths=. paths=../v1alpha1 output:crd:dir=../../../../deploy/crd
-//go:generate go run ../../../../deploy/crd/complete ../../../../deploy/crd/apps.kruise.io_clonesets.yaml
+//go:generate go run ../../../../deploy/crd/complete ../../../../deploy/crd/apps.kruise.io_clonesets.yaml ../../../../deploy/crd/apps.kruise.io_containerrecreaterequests.yaml
