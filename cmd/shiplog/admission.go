@@ -13,13 +13,21 @@ import (
 	"shiplog.dev/internal/gate"
 	"shiplog.dev/services/executor/admit"
 	"shiplog.dev/services/executor/webhook"
+	"shiplog.dev/services/planner/decide/nodeimage"
 )
 
-// features says which feature gates are on.
-type features struct{ text string }
+// features says which feature gates are on, and the numbers that rules go by.
+type features struct {
+	text     string
+	settings nodeimage.Settings
+}
 
 func (f *features) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.text, "feature-gates", "", "`GATES` of OpenKruise to switch on or off, for example CloneSetPartitionRollback=true,ResourcesDeletionProtection=true")
+	f.settings = nodeimage.Defaults
+	flags.DurationVar(&f.settings.CreationDelay, nodeimage.SettingCreationDelay, f.settings.CreationDelay, "how long a node must be ready before images are pulled there, and not ready before its pulls have failed")
+	flags.DurationVar(&f.settings.ResponseTime, nodeimage.SettingResponseTime, f.settings.ResponseTime, "how long a node's agent may be silent before its pulls have failed")
+	flags.DurationVar(&f.settings.Keep, nodeimage.SettingKeep, f.settings.Keep, "how long what an ImagePullJob pulled is kept in the NodeImage at least, beyond the job's own time")
 }
 
 func (f *features) parse(logger zerolog.Logger) (gate.Set, error) {

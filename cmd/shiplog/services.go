@@ -28,6 +28,7 @@ type surroundings struct {
 	registry prometheus.Registerer // of the service that is given it
 	health   *health
 	gates    gate.Set
+	settings map[string]int64
 }
 
 // service is one of the parts of Shiplog.
@@ -52,7 +53,7 @@ var plannerService = service{
 	run: func(ctx context.Context, s surroundings) error {
 		return planner.Run(ctx, planner.Options{
 			Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("planner"), Version: version(),
-			Ready: s.health.ready("planner"), Gates: s.gates,
+			Ready: s.health.ready("planner"), Gates: s.gates, Settings: s.settings,
 		})
 	},
 }
@@ -143,7 +144,7 @@ func serviceCommand(one service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			around := surroundings{config, log, logger, nil, newHealth(), gates}
+			around := surroundings{config, log, logger, nil, newHealth(), gates, features.settings.Numbers()}
 			services := []service{one}
 			if admits && admission.listen != listenOff {
 				hook, err := admission.open(ctx, around, nil)

@@ -87,7 +87,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			}
 			health := newHealth()
 			health.profiling = profiling
-			around := surroundings{config, log, logger, nil, health, gates}
+			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers()}
 			if admission.listen == listenOff {
 				return usageError{fmt.Errorf("--webhook-listen %s: nobody else would convert between versions", listenOff)}
 			}

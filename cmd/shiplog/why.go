@@ -181,7 +181,7 @@ func ask(command *cobra.Command, read *reading, log *opened, at history.Moment, 
 		out.problem = "the CloneSet is gone since " + log.when(account.Deleted)
 	case w.Fence() == 0:
 		out.problem = "no planner has ever raised a fence in this log: is one running?"
-	case !w.Trusted():
+	case !w.Trusted(account.Workload):
 		out.problem = fmt.Sprintf("nothing is decided before the watcher vouches for its facts after fence %d: is it running?", w.Fence())
 	default:
 		out.decision = rules.Explain(w, account.Workload)

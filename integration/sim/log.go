@@ -38,8 +38,8 @@ func (l plannerLog) AppendEvents(ctx context.Context, fence uint64, events ...*s
 	return l.answer(func() (uint64, error) { return l.Journal.AppendEvents(ctx, fence, events...) })
 }
 
-func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
-	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, gates) })
+func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error) {
+	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, raised) })
 }
 
 // answer makes a write and may lose it, or the answer to it.

@@ -148,9 +148,8 @@ func (j *logStream) fits(m *nats.Msg) error {
 	return nil
 }
 
-func (j *logStream) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
-	entry := &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{Gates: gates}}}
-	m, err := compose(j.options.Cluster, j.options.Shards, entry)
+func (j *logStream) RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error) {
+	m, err := compose(j.options.Cluster, j.options.Shards, fenceEntry(writer, version, raised))
 	if err != nil {
 		return 0, err
 	}
@@ -160,6 +159,14 @@ func (j *logStream) RaiseFence(ctx context.Context, writer, version string, gate
 		return 0, fmt.Errorf("raise the fence for %s: %w", writer, err)
 	}
 	return sequence, nil
+}
+
+// fenceEntry is the entry of a fence; raised nil stands for no gates and no settings.
+func fenceEntry(writer, version string, raised *shiplogv1.FenceRaised) *shiplogv1.Entry {
+	if raised == nil {
+		raised = &shiplogv1.FenceRaised{}
+	}
+	return &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: raised}}
 }
 
 // AppendCommands publishes one message alone and several as one atomic batch. The notes that bring the ticks stand in the

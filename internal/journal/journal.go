@@ -76,8 +76,8 @@ type Journal interface {
 	Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint64, error)
 
 	// RaiseFence appends a fence and returns its sequence. From then on only AppendCommands with this sequence succeeds, and
-	// rules obey these feature gates.
-	RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error)
+	// rules obey these feature gates and settings (nil: none).
+	RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error)
 
 	// AppendCommands stores up to MaxCommands commands, all or none, if fence is still the newest fence, and returns the
 	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is

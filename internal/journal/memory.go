@@ -219,8 +219,8 @@ func (m *Memory) Append(ctx context.Context, entries ...*shiplogv1.Entry) (uint6
 	return last, nil
 }
 
-func (m *Memory) RaiseFence(ctx context.Context, writer, version string, gates map[string]bool) (uint64, error) {
-	x, err := compose("local", 1, &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{Gates: gates}}})
+func (m *Memory) RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error) {
+	x, err := compose("local", 1, fenceEntry(writer, version, raised))
 	if err != nil {
 		return 0, err
 	}

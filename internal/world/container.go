@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"shiplog.dev/api/kruise/apps/v1beta1"
 )
 
 // Container is the part of a container's spec that rules read.
@@ -16,6 +20,10 @@ type Container struct {
 	Priority *int
 	// Reads are the env entries that take their value from the Pod's labels and annotations, by name.
 	Reads []EnvSource
+	// PreStop is what the container wants done before it stops, and Ports those that it may call by name: only of one that
+	// has Reads, for it may have to be restarted for them.
+	PreStop *v1beta1.ContainerRecreateRequestHandler
+	Ports   []corev1.ContainerPort
 	// Resources of cpu and memory; the zero value: none.
 	Resources Resources
 	// RestartsFor are the resources whose change restarts the container.
@@ -94,7 +102,11 @@ type containerWire struct {
 			} `json:"configMapKeyRef"`
 		} `json:"valueFrom"`
 	} `json:"env"`
-	Resources    Resources `json:"resources"`
+	Lifecycle struct {
+		PreStop *v1beta1.ContainerRecreateRequestHandler `json:"preStop"`
+	} `json:"lifecycle"`
+	Ports        []corev1.ContainerPort `json:"ports"`
+	Resources    Resources              `json:"resources"`
 	ResizePolicy []struct {
 		ResourceName  string `json:"resourceName"`
 		RestartPolicy string `json:"restartPolicy"`
@@ -135,6 +147,9 @@ func (w *containerWire) container() Container {
 				out.Reads = append(out.Reads, source)
 			}
 		}
+	}
+	if len(out.Reads) > 0 {
+		out.PreStop, out.Ports = w.Lifecycle.PreStop, w.Ports
 	}
 	slices.SortStableFunc(out.Reads, func(a, b EnvSource) int { return strings.Compare(a.Name, b.Name) })
 	for _, policy := range w.ResizePolicy {

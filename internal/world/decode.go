@@ -2,8 +2,10 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
+	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
@@ -17,6 +19,7 @@ type Change struct {
 	version uint64
 	object  any // one of the pointer types of this package; nil where the kind does not concern the world
 	under   *UnderWay
+	call    *Call
 }
 
 // Groups and resources that the world holds.
@@ -25,23 +28,44 @@ const (
 	GroupKruise    = "apps.kruise.io"
 	GroupDiscovery = "discovery.k8s.io"
 
-	ResourceCloneSets      = "clonesets"
-	ResourceRevisions      = "controllerrevisions"
-	ResourcePods           = "pods"
-	ResourceClaims         = "persistentvolumeclaims"
-	ResourceNodes          = "nodes"
-	ResourceNamespaces     = "namespaces"
-	ResourceServices       = "services"
-	ResourceEndpointSlices = "endpointslices"
+	ResourceCloneSets         = "clonesets"
+	ResourceNodeImages        = "nodeimages"
+	ResourceImagePullJobs     = "imagepulljobs"
+	ResourceImageListPullJobs = "imagelistpulljobs"
+	ResourceRestartRequests   = "containerrecreaterequests"
+	ResourceRevisions         = "controllerrevisions"
+	ResourcePods              = "pods"
+	ResourceClaims            = "persistentvolumeclaims"
+	ResourceNodes             = "nodes"
+	ResourceNamespaces        = "namespaces"
+	ResourceServices          = "services"
+	ResourceEndpointSlices    = "endpointslices"
 )
 
 // GroupResource names a resource of the API server.
 type GroupResource struct{ Group, Resource string }
 
-// Watched are the resources that a vouch must cover before anything is decided.
-var Watched = []GroupResource{
-	{GroupKruise, ResourceCloneSets}, {GroupApps, ResourceRevisions}, {"", ResourcePods}, {"", ResourceClaims},
-	{"", ResourceNodes}, {"", ResourceNamespaces}, {"", ResourceServices}, {GroupDiscovery, ResourceEndpointSlices},
+// What the rules of workloads read. A vouch must cover it before anything is decided.
+var (
+	readByCloneSets = []GroupResource{
+		{GroupKruise, ResourceCloneSets}, {GroupApps, ResourceRevisions}, {"", ResourcePods}, {"", ResourceClaims},
+		{"", ResourceNodes}, {"", ResourceNamespaces}, {"", ResourceServices}, {GroupDiscovery, ResourceEndpointSlices},
+	}
+	readByNodeWork = []GroupResource{
+		{GroupKruise, ResourceNodeImages}, {GroupKruise, ResourceImagePullJobs}, {GroupKruise, ResourceImageListPullJobs},
+		{GroupKruise, ResourceRestartRequests}, {"", ResourcePods}, {"", ResourceNodes},
+	}
+)
+
+// Watched are all of them: what the watcher reports and vouches for.
+var Watched = slices.Concat(readByCloneSets, readByNodeWork[:4])
+
+// readBy returns what the rules of a workload read.
+func readBy(workload Ref) []GroupResource {
+	if workload.Resource == ResourceCloneSets {
+		return readByCloneSets
+	}
+	return readByNodeWork
 }
 
 // Decode reads an entry. It is the gate: what it accepts, Fold takes without fail. An error means that the log holds what
@@ -58,8 +82,11 @@ func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, erro
 		if err == nil && change.object != nil {
 			meta := metaOf(change.object)
 			meta.Version, meta.Sequence = change.version, sequence
-			if set, is := change.object.(*CloneSet); is {
-				set.Seen = at
+			switch object := change.object.(type) {
+			case *CloneSet:
+				object.Seen = at
+			case custom:
+				object.seen(at)
 			}
 		}
 	case *shiplogv1.Entry_ObjectDeleted:
@@ -67,8 +94,11 @@ func Decode(sequence uint64, at time.Time, entry *shiplogv1.Entry) (Change, erro
 		change.version, err = parseVersion(kind.ObjectDeleted.GetResourceVersion())
 	case *shiplogv1.Entry_Command:
 		change.ref = RefOf(kind.Command.GetObject())
+		if kind.Command.GetNode() != "" {
+			change.call, err = decodeCall(sequence, at, entry, kind.Command)
+			break
+		}
 		change.under, err = decodeCommand(sequence, at, entry, kind.Command)
-	case *shiplogv1.Entry_NodeObserved: // no rule asks yet what really runs; Fold only takes note of its position and time
 	case *shiplogv1.Entry_RolloutEvent: // follows from the world, which does not depend on it
 	}
 	if err != nil {
@@ -91,6 +121,14 @@ func decodeObject(ref Ref, version string, data []byte) (object any, err error) 
 		object, err = decodeService(data)
 	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
 		object, err = decodeEndpointSlice(data)
+	case GroupResource{GroupKruise, ResourceNodeImages}:
+		object, err = decodeCustom[v1beta1.NodeImageSpec, v1beta1.NodeImageStatus]("", version, data)
+	case GroupResource{GroupKruise, ResourceImagePullJobs}:
+		object, err = decodeCustom[v1beta1.ImagePullJobSpec, v1beta1.ImagePullJobStatus]("", version, data)
+	case GroupResource{GroupKruise, ResourceImageListPullJobs}:
+		object, err = decodeCustom[v1beta1.ImageListPullJobSpec, v1beta1.ImageListPullJobStatus]("", version, data)
+	case GroupResource{GroupKruise, ResourceRestartRequests}:
+		object, err = decodeCustom[v1beta1.ContainerRecreateRequestSpec, v1beta1.ContainerRecreateRequestStatus]("ContainerRecreateRequest", version, data)
 	case GroupResource{"", ResourceNamespaces}:
 		var meta Meta
 		meta, err = decodeMeta(data)
@@ -123,6 +161,8 @@ func metaOf(object any) *Meta {
 		return &object.Meta
 	case *Claim:
 		return &object.Meta
+	case custom:
+		return object.meta()
 	}
 	panic(fmt.Sprintf("world: no metadata in %T", object))
 }

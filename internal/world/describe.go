@@ -41,6 +41,27 @@ func (w *World) Describe() string {
 	for _, ref := range sortedRefs(w.claims) {
 		line("claim", ref, w.claims[ref])
 	}
+	for _, ref := range sortedRefs(w.customs) {
+		line("custom", ref, w.customs[ref])
+	}
+	for _, sequence := range slices.Sorted(maps.Keys(w.callsBy)) {
+		line("call", sequence, w.callsBy[sequence])
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.agents)) {
+		line("agent", name, w.agents[name])
+	}
+	for _, job := range slices.Sorted(maps.Keys(w.results)) {
+		for _, node := range slices.Sorted(maps.Keys(w.results[job])) {
+			held := w.results[job][node]
+			line("pulled for", string(job)+" "+node, []any{held.failed, held.message, held.sequence})
+		}
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(w.podJobs)) {
+		line("selects Pods", namespace, sortedRefs(w.podJobs[namespace]))
+	}
+	for _, pod := range sortedRefs(w.restarts) {
+		line("restarts of", pod, sortedRefs(w.restarts[pod]))
+	}
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		line("node", name, w.nodes[name])
 	}
@@ -74,6 +95,7 @@ func (w *World) Describe() string {
 		line("child", ref, w.parents[ref])
 	}
 	line("gates", "", w.gates)
+	line("settings", "", w.settings)
 	for _, ref := range sortedRefs(w.tombstones) {
 		line("gone", ref, w.tombstones[ref].version)
 	}

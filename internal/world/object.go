@@ -109,6 +109,8 @@ func parseVersion(text string) (uint64, error) {
 type Node struct {
 	Meta
 	Ready bool
+	// ReadySince is when Ready last changed; zero: the node has not said.
+	ReadySince time.Time
 }
 
 // Namespace is what rules read of a namespace: its Meta.
@@ -148,7 +150,7 @@ func decodeNode(data []byte) (*Node, error) {
 	node := &Node{Meta: wire.Metadata.meta()}
 	for _, condition := range wire.Status.Conditions {
 		if condition.Type == "Ready" {
-			node.Ready = condition.Status == "True"
+			node.Ready, node.ReadySince = condition.Status == "True", condition.LastTransitionTime
 		}
 	}
 	return node, nil

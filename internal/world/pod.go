@@ -26,7 +26,13 @@ type Pod struct {
 	// InitResources are those of init containers that ask for any.
 	InitResources []Resources
 	Statuses      []ContainerStatus
-	Conditions    []Condition
+	// InitStatuses are those of init containers.
+	InitStatuses []ContainerStatus
+	// RestartPolicy of the Pod's containers.
+	RestartPolicy string
+	// GraceSeconds is how long its containers get to stop.
+	GraceSeconds int64
+	Conditions   []Condition
 	// Update is the Pod's account of its newest in-place update; nil: it has none that can be read.
 	Update *InPlaceUpdate
 	// UnderWay is the command that is being carried out on the Pod; nil: none. The Pod is then shown as it will be once the
@@ -55,7 +61,14 @@ type ContainerStatus struct {
 			Reason  string `json:"reason"`
 			Message string `json:"message"`
 		} `json:"waiting"`
+		// Terminated is how the container ended; nil for one that did not.
+		Terminated *Terminated `json:"terminated,omitempty"`
 	} `json:"state"`
+}
+
+// Terminated is how a container ended.
+type Terminated struct {
+	ExitCode int32 `json:"exitCode"`
 }
 
 // Condition is a Pod's or a Node's condition.
@@ -105,6 +118,8 @@ type podWire struct {
 	} `json:"metadata"`
 	Spec struct {
 		NodeName   string          `json:"nodeName"`
+		Restarts   string          `json:"restartPolicy"`
+		Grace      int64           `json:"terminationGracePeriodSeconds"`
 		Containers []containerWire `json:"containers"`
 		Volumes    []struct {
 			Claim *struct {
@@ -124,6 +139,7 @@ type podWire struct {
 		ObservedGeneration int64             `json:"observedGeneration"`
 		Conditions         []Condition       `json:"conditions"`
 		ContainerStatuses  []ContainerStatus `json:"containerStatuses"`
+		InitStatuses       []ContainerStatus `json:"initContainerStatuses"`
 	} `json:"status"`
 }
 
@@ -135,7 +151,8 @@ func decodePod(data []byte) (*Pod, error) {
 	pod := &Pod{
 		Meta: wire.Metadata.meta(), Finalizers: wire.Metadata.Finalizers, Node: wire.Spec.NodeName, Phase: wire.Status.Phase,
 		QOS: wire.Status.QOSClass, ObservedGeneration: wire.Status.ObservedGeneration,
-		Containers: make([]Container, len(wire.Spec.Containers)), Statuses: wire.Status.ContainerStatuses, Conditions: wire.Status.Conditions,
+		Containers: make([]Container, len(wire.Spec.Containers)), Statuses: wire.Status.ContainerStatuses,
+		InitStatuses: wire.Status.InitStatuses, RestartPolicy: wire.Spec.Restarts, GraceSeconds: wire.Spec.Grace, Conditions: wire.Status.Conditions,
 	}
 	for i := range wire.Spec.Containers {
 		pod.Containers[i] = wire.Spec.Containers[i].container()

@@ -25,9 +25,18 @@ func (w *World) Touched() []Ref {
 	return out
 }
 
-// Workloads returns every workload, sorted.
+// Workloads returns everything that rules decide on, sorted: every workload, and the NodeImage of every Node, which may have
+// to be created.
 func (w *World) Workloads() []Ref {
-	return slices.SortedFunc(maps.Keys(w.cloneSets), CompareRefs)
+	out := slices.Collect(maps.Keys(w.cloneSets)) //shiplog:unordered: sorted below
+	out = slices.AppendSeq(out, maps.Keys(w.customs))
+	for name := range w.nodes { //shiplog:unordered: sorted below
+		if ref := nodeImageOf(name); w.customs[ref] == nil {
+			out = append(out, ref)
+		}
+	}
+	slices.SortFunc(out, CompareRefs)
+	return out
 }
 
 // CompareRefs orders references by group, resource, namespace and name.
@@ -36,9 +45,10 @@ func CompareRefs(a, b Ref) int {
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// Trusted says whether the watcher has vouched for everything since the newest fence. Before that nothing may be decided.
-func (w *World) Trusted() bool {
-	for _, resource := range Watched {
+// Trusted says whether the watcher has vouched since the newest fence for everything that the rules of a workload read. Before
+// that nothing may be decided.
+func (w *World) Trusted(workload Ref) bool {
+	for _, resource := range readBy(workload) {
 		if w.vouches[resource].sequence <= w.fence {
 			return false
 		}
@@ -46,10 +56,11 @@ func (w *World) Trusted() bool {
 	return true
 }
 
-// FactsAge is how long ago the facts were last known to be complete, by log time. Meaningless before Trusted.
-func (w *World) FactsAge() time.Duration {
+// FactsAge is how long ago what the rules of a workload read was last known to be complete, by log time. Meaningless before
+// Trusted.
+func (w *World) FactsAge(workload Ref) time.Duration {
 	age := time.Duration(0)
-	for _, resource := range Watched {
+	for _, resource := range readBy(workload) {
 		age = max(age, w.now.Sub(w.vouches[resource].asOf))
 	}
 	return age
@@ -81,6 +92,18 @@ func (w *World) Pod(ref Ref) (held, shown *Pod) {
 func (w *World) Workload(uid types.UID) (Ref, bool) {
 	ref, is := w.workloads[uid]
 	return ref, is
+}
+
+// WorkloadUID returns the UID by which commands for a workload name it: that of the object, or of the Node whose NodeImage
+// is missing; empty: there is no such workload.
+func (w *World) WorkloadUID(ref Ref) types.UID {
+	if held := w.meta(ref); held != nil {
+		return held.UID
+	}
+	if node := w.nodes[ref.Name]; node != nil && ref == nodeImageOf(ref.Name) {
+		return node.UID
+	}
+	return ""
 }
 
 // Busy says whether any command is under way.
@@ -154,8 +177,17 @@ func shown[T any](w *World, held map[Ref]*T, ref Ref, mark func(*T, *UnderWay)) 
 // Node returns a node, or nil.
 func (w *World) Node(name string) *Node { return w.nodes[name] }
 
+// HasAgent says whether an agent has ever reported what runs on a node.
+func (w *World) HasAgent(node string) bool { return w.agents[node] > 0 }
+
 // Gate says whether a feature gate is on.
 func (w *World) Gate(name string) bool { return w.gates[name] }
+
+// Setting returns a number that the operator chose, and whether one was chosen.
+func (w *World) Setting(name string) (int64, bool) {
+	value, set := w.settings[name]
+	return value, set
+}
 
 // Removed says whether a Pod of this name was lately deleted by a command, and by which one last.
 func (w *World) Removed(namespace, name string) (Removal, bool) {
@@ -216,6 +248,25 @@ func (w *World) Live() []uint64 {
 	live = appendSequences(live, w.nodes)
 	live = appendSequences(live, w.namespaces)
 	live = appendSequences(live, w.claims)
+	for _, object := range w.customs { //shiplog:unordered: sorted below
+		live = append(live, object.meta().Sequence)
+	}
+	for _, sequence := range w.agents { //shiplog:unordered: sorted below
+		live = append(live, sequence)
+	}
+	for _, nodes := range w.results { //shiplog:unordered: sorted below
+		for _, held := range nodes { //shiplog:unordered: sorted below
+			live = append(live, held.sequence)
+		}
+	}
+	for _, call := range w.callsBy { //shiplog:unordered: sorted below
+		live = append(live, call.Command)
+		for _, sequence := range []uint64{call.fact, call.running, call.outcome} {
+			if sequence > 0 {
+				live = append(live, sequence)
+			}
+		}
+	}
 	for _, services := range w.services { //shiplog:unordered: sorted below
 		live = appendSequences(live, services)
 	}

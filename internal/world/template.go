@@ -104,3 +104,14 @@ func isEmpty(value any) bool {
 	tree, is := value.(map[string]any)
 	return value == nil || is && len(tree) == 0
 }
+
+// Containers of the template, as far as rules read them.
+func (t Template) Containers() []Container {
+	spec, _ := t.Tree["spec"].(map[string]any)
+	list, _ := spec["containers"].([]any)
+	out := make([]Container, len(list))
+	for i := range list {
+		out[i] = ReadContainer(list[i])
+	}
+	return out
+}

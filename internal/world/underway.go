@@ -2,6 +2,7 @@ package world
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,13 @@ const (
 	Patch  Verb = "patch"
 	Delete Verb = "delete"
 	Wake   Verb = "wake"
+
+	// To a node's agent.
+	Pull    Verb = "pull"
+	Hook    Verb = "hook"
+	Stop    Verb = "stop"
+	Inspect Verb = "inspect"
+	Cancel  Verb = "cancel"
 )
 
 // Refusal is the newest no that a workload's commands got, for one reason code.
@@ -81,6 +89,28 @@ func decodeCommand(sequence uint64, at time.Time, entry *shiplogv1.Entry, comman
 		err = errors.New("command without an effect")
 	}
 	return under, err
+}
+
+func decodeCall(sequence uint64, at time.Time, entry *shiplogv1.Entry, command *shiplogv1.Command) (*Call, error) {
+	call := &Call{
+		Command: sequence, Since: at, Code: command.GetReason().GetCode(), Workload: WorkloadOf(entry.GetRollout()),
+		Object: RefOf(command.GetObject()), Node: command.GetNode(), Attempt: command.GetAttempt(),
+	}
+	switch effect := command.GetEffect().(type) {
+	case *shiplogv1.Command_PullImage:
+		call.Verb, call.Target, call.Version = Pull, effect.PullImage.GetImage(), effect.PullImage.GetVersion()
+	case *shiplogv1.Command_RunHook:
+		call.Verb, call.Target, call.Container = Hook, effect.RunHook.GetContainerId(), effect.RunHook.GetContainer()
+	case *shiplogv1.Command_StopContainer:
+		call.Verb, call.Target, call.Container = Stop, effect.StopContainer.GetContainerId(), effect.StopContainer.GetContainer()
+	case *shiplogv1.Command_InspectContainer:
+		call.Verb, call.Target = Inspect, effect.InspectContainer.GetContainerId()
+	case *shiplogv1.Command_CancelCall:
+		call.Verb, call.Target = Cancel, strconv.FormatUint(effect.CancelCall.GetCommand(), 10)
+	default:
+		return nil, errors.New("command to a node without a call")
+	}
+	return call, nil
 }
 
 // WorkloadOf returns the workload's UID of an entry's rollout.

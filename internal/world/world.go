@@ -27,7 +27,7 @@ type World struct {
 
 	pods       map[Ref]*slot
 	podsOf     map[types.UID][]*slot          // by controlling owner, sorted by name
-	children   map[types.UID]map[Ref]struct{} // revisions and claims by controlling owner, those included that are being created
+	children   map[types.UID]map[Ref]struct{} // revisions, claims and ImagePullJobs by controlling owner, those included that are being created
 	parents    map[Ref]types.UID              // the same, the other way round
 	cloneSets  map[Ref]*CloneSet
 	revisions  map[Ref]*Revision
@@ -36,7 +36,19 @@ type World struct {
 	claims     map[Ref]*Claim
 	services   map[string]map[string]*Service       // by namespace, name
 	slices     map[string]map[string]*EndpointSlice // by namespace, name
+	customs    map[Ref]custom
 	workloads  map[types.UID]Ref
+	// podJobs are the ImagePullJobs of a namespace that select Pods, restarts the ContainerRecreateRequests of a Pod.
+	podJobs  map[string]map[Ref]struct{}
+	restarts map[Ref]map[Ref]struct{}
+	results  map[types.UID]map[string]result // of pulls, by job and node
+
+	agents map[string]uint64 // newest fact of a node's agent, by node
+
+	calls      map[callKey]*Call
+	callsBy    map[uint64]*Call            // the same, by sequence
+	openCalls  map[string]map[uint64]*Call // those without an outcome, by node
+	endedCalls []endedCall                 // oldest first
 
 	underWay  map[Ref]*UnderWay
 	commands  map[uint64]*UnderWay // the same, by sequence
@@ -51,7 +63,9 @@ type World struct {
 
 	vouches map[GroupResource]vouch
 	fence   uint64
-	gates   map[string]bool // of the newest fence
+	// Of the newest fence.
+	gates    map[string]bool
+	settings map[string]int64
 
 	touched map[Ref]struct{}
 }
@@ -102,6 +116,8 @@ func New() *World {
 		pods: map[Ref]*slot{}, podsOf: map[types.UID][]*slot{}, children: map[types.UID]map[Ref]struct{}{}, parents: map[Ref]types.UID{},
 		removals: map[Ref]Removal{}, cloneSets: map[Ref]*CloneSet{}, revisions: map[Ref]*Revision{},
 		nodes: map[string]*Node{}, namespaces: map[string]*Namespace{}, claims: map[Ref]*Claim{},
+		customs: map[Ref]custom{}, podJobs: map[string]map[Ref]struct{}{}, restarts: map[Ref]map[Ref]struct{}{}, results: map[types.UID]map[string]result{},
+		agents: map[string]uint64{}, calls: map[callKey]*Call{}, callsBy: map[uint64]*Call{}, openCalls: map[string]map[uint64]*Call{},
 		services: map[string]map[string]*Service{}, slices: map[string]map[string]*EndpointSlice{},
 		workloads: map[types.UID]Ref{}, underWay: map[Ref]*UnderWay{}, commands: map[uint64]*UnderWay{},
 		deletions: map[types.UID]deletion{}, refusals: map[refusalKey]*Refusal{}, wakes: map[string]*UnderWay{},
@@ -136,12 +152,24 @@ func (w *World) Fold(change Change) {
 			w.touch(wish.Object)
 		}
 	case *shiplogv1.Entry_Command:
+		if change.call != nil {
+			w.startCall(change.call)
+			return
+		}
 		w.start(change.under)
+	case *shiplogv1.Entry_NodeObserved:
+		w.agents[kind.NodeObserved.GetNode()] = change.Sequence
+	case *shiplogv1.Entry_CallObserved:
+		w.observeCall(change, kind.CallObserved)
 	case *shiplogv1.Entry_Outcome:
+		if kind.Outcome.GetNode() != "" {
+			w.endCall(change, kind.Outcome)
+			return
+		}
 		w.finish(change.Sequence, change.Time, change.Entry.GetCause(), kind.Outcome)
 	case *shiplogv1.Entry_FenceRaised:
-		w.fence, w.gates = change.Sequence, kind.FenceRaised.GetGates()
-		for ref := range w.cloneSets { //shiplog:unordered: marks each
+		w.fence, w.gates, w.settings = change.Sequence, kind.FenceRaised.GetGates(), kind.FenceRaised.GetSettings()
+		for _, ref := range w.Workloads() {
 			w.touch(ref)
 		}
 	}
@@ -162,9 +190,11 @@ func (w *World) observe(change Change) {
 		if at.held != nil && at.held.UID != object.UID {
 			w.forgetDeletion(at)
 		}
+		w.touchSelecting(at.held, object)
 		at.held = object
 		w.list(at)
 		w.touchOwner(at.shown)
+		w.touchRestarts(ref)
 	case *CloneSet:
 		object.UnderWay = w.underWay[ref]
 		if before := w.cloneSets[ref]; before != nil && before.UID != object.UID {
@@ -179,6 +209,7 @@ func (w *World) observe(change Change) {
 		w.adopt(ref)
 	case *Node:
 		w.nodes[object.Name] = object
+		w.touch(nodeImageOf(object.Name))
 	case *Namespace:
 		w.namespaces[object.Name] = object
 	case *Claim:
@@ -189,6 +220,8 @@ func (w *World) observe(change Change) {
 		put(w.services, object.Namespace, object.Name, object)
 	case *EndpointSlice:
 		put(w.slices, object.Namespace, object.Name, object)
+	case custom:
+		w.observeCustom(ref, object)
 	}
 }
 
@@ -213,6 +246,8 @@ func (w *World) remove(change Change) {
 	case GroupResource{"", ResourcePods}:
 		if at := w.pods[ref]; at != nil {
 			w.touchOwner(at.shown)
+			w.touchSelecting(at.held, nil)
+			w.touchRestarts(ref)
 			w.unlist(at)
 			w.forgetDeletion(at)
 			at.held = nil
@@ -230,6 +265,8 @@ func (w *World) remove(change Change) {
 		w.adopt(ref)
 	case GroupResource{"", ResourceNodes}:
 		delete(w.nodes, ref.Name)
+		delete(w.agents, ref.Name)
+		w.touch(nodeImageOf(ref.Name))
 	case GroupResource{"", ResourceNamespaces}:
 		delete(w.namespaces, ref.Name)
 	case GroupResource{"", ResourceClaims}:
@@ -239,6 +276,8 @@ func (w *World) remove(change Change) {
 		delete(w.services[ref.Namespace], ref.Name)
 	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
 		delete(w.slices[ref.Namespace], ref.Name)
+	default:
+		w.removeCustom(ref)
 	}
 }
 
@@ -330,10 +369,12 @@ func (w *World) showUnderWay(ref Ref) {
 			claim.UnderWay = under
 		}
 		w.adopt(ref)
+	default:
+		w.showOnCustom(ref, under)
 	}
 }
 
-// adopt keeps the index of revisions and claims by owner in line with the object as it is shown now.
+// adopt keeps the index of revisions, claims and ImagePullJobs by owner in line with the object as it is shown now.
 func (w *World) adopt(ref Ref) {
 	var owner types.UID
 	switch ref.Resource {
@@ -344,6 +385,10 @@ func (w *World) adopt(ref Ref) {
 	case ResourceClaims:
 		if claim := w.Claim(ref.Namespace, ref.Name); claim != nil {
 			owner = claim.Owner.UID
+		}
+	case ResourceImagePullJobs:
+		if job := w.pullJob(ref); job != nil {
+			owner = job.Owner.UID
 		}
 	}
 	before := w.parents[ref]
@@ -444,6 +489,10 @@ func (w *World) meta(ref Ref) *Meta {
 		object = orNil(w.services[ref.Namespace][ref.Name])
 	case GroupResource{GroupDiscovery, ResourceEndpointSlices}:
 		object = orNil(w.slices[ref.Namespace][ref.Name])
+	default:
+		if held := w.customs[ref]; held != nil {
+			return held.meta()
+		}
 	}
 	if object == nil {
 		return nil
@@ -458,8 +507,9 @@ func orNil[T any](object *T) any {
 	return object
 }
 
-// bury forgets tombstones and removals that are old enough.
+// bury forgets tombstones, removals and calls that are old enough.
 func (w *World) bury() {
+	w.buryCalls()
 	w.graves = forget(w.graves, func(g grave) (old bool) {
 		stone := w.tombstones[g.ref]
 		if stone.sequence == g.sequence {

@@ -43,6 +43,8 @@ type Options struct {
 	Writer, Version string
 	// Gates are the feature gates that rules obey while this planner leads, by name. They stand in its fence.
 	Gates map[string]bool
+	// Settings are numbers that the operator chose for the rules, by name. They stand in its fence too.
+	Settings map[string]int64
 	// CompactAfter is how many entries may follow the compacted view before it is made anew; 0: as many as the log's limits
 	// allow, at most 20,000.
 	CompactAfter uint64
@@ -201,7 +203,7 @@ func (p *planner) lead(ctx context.Context) {
 	if p.fence != 0 {
 		return
 	}
-	fence, err := p.Journal.RaiseFence(ctx, p.Writer, p.Version, p.Gates)
+	fence, err := p.Journal.RaiseFence(ctx, p.Writer, p.Version, &shiplogv1.FenceRaised{Gates: p.Gates, Settings: p.Settings})
 	if err != nil {
 		p.Logger.Warn().Err(err).Msg("cannot raise the fence, trying again")
 		return
@@ -258,10 +260,11 @@ func (p *planner) fold(batch []world.Change) {
 
 // decide lets the rules look at every workload that changed, and appends what they answer.
 func (p *planner) decide(ctx context.Context) error {
-	if p.fence == 0 || p.world.Fence() != p.fence || !p.world.Trusted() {
+	if p.fence == 0 || p.world.Fence() != p.fence {
 		return nil
 	}
 	var answers []answer
+	written := map[world.Ref]bool{}
 	for _, ref := range p.due(p.now()) {
 		began := p.now()
 		decision := decideOn(p.world, ref)
@@ -275,6 +278,15 @@ func (p *planner) decide(ctx context.Context) error {
 		if len(decision.Commands) == 0 {
 			continue
 		}
+		if slices.ContainsFunc(decision.Commands, func(c *shiplogv1.Command) bool { return writes(c) && written[world.RefOf(c.GetObject())] }) {
+			p.dirty[ref] = true // another workload writes the same object: this one decides again once that is folded
+			continue
+		}
+		for _, command := range decision.Commands {
+			if writes(command) {
+				written[world.RefOf(command.GetObject())] = true
+			}
+		}
 		commands := make([]*shiplogv1.Entry, len(decision.Commands))
 		for i, command := range decision.Commands {
 			commands[i] = p.entry(decision.Rollout, command)
@@ -282,6 +294,11 @@ func (p *planner) decide(ctx context.Context) error {
 		answers = append(answers, answer{ref, commands})
 	}
 	return p.append(ctx, answers)
+}
+
+// writes says whether a command writes an object of the API server.
+func writes(command *shiplogv1.Command) bool {
+	return command.GetNode() == "" && command.GetWakeAt() == nil
 }
 
 // answer is what the rules of one workload answered.
@@ -295,8 +312,8 @@ func (p *planner) due(now time.Time) []world.Ref {
 	var out []world.Ref
 	p.pace.clear()
 	for _, ref := range slices.SortedFunc(maps.Keys(p.dirty), world.CompareRefs) {
-		if p.world.Sequence() < p.folded[ref] {
-			continue // its last commands are not folded back yet; folding them wakes us
+		if p.world.Sequence() < p.folded[ref] || !p.world.Trusted(ref) {
+			continue // its last commands are not folded back yet, or the facts are not vouched for; folding that wakes us
 		}
 		delete(p.folded, ref)
 		if at, paced := p.notBefore[ref]; paced && at.After(now) {

@@ -12,6 +12,10 @@ type kind struct {
 // kinds are watched in all namespaces. None of them holds secrets.
 var kinds = []kind{
 	watched("apps.kruise.io", "v1beta1", "clonesets"),
+	watched("apps.kruise.io", "v1beta1", "nodeimages"),
+	watched("apps.kruise.io", "v1beta1", "imagepulljobs"),
+	watched("apps.kruise.io", "v1beta1", "imagelistpulljobs"),
+	watched("apps.kruise.io", "v1beta1", "containerrecreaterequests"),
 	watched("apps", "v1", "controllerrevisions"),
 	watched("", "v1", "pods"),
 	watched("", "v1", "persistentvolumeclaims"),

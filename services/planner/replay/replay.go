@@ -122,14 +122,14 @@ func (r *Replay) decide(record journal.Record) error {
 		return nil
 	}
 	for _, ref := range r.World.Workloads() {
-		uid := r.World.CloneSet(ref).UID
+		uid := r.World.WorkloadUID(ref)
 		if due[uid] == 0 {
 			continue
 		}
 		if err := r.complete(uid); err != nil {
 			return err
 		}
-		if !r.World.Trusted() {
+		if !r.World.Trusted(ref) {
 			continue // nothing may be decided: whatever the log has is a difference
 		}
 		decision, err := Decide(r.World, ref)

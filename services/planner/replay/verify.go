@@ -180,7 +180,7 @@ func (v *Verifier) measure(record journal.Record) {
 	}
 	for _, ref := range v.World.Workloads() {
 		set := v.World.CloneSet(ref)
-		if due[set.UID] == 0 {
+		if set == nil || due[set.UID] == 0 {
 			continue
 		}
 		limits, valid := cloneset.LimitsOf(set)

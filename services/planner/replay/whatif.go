@@ -92,7 +92,7 @@ func (d *Decisions) Show(record journal.Record) ([]Step, error) {
 	for _, ref := range d.World.Touched() {
 		d.dirty[ref] = true
 	}
-	if record.Sequence < d.first || record.Sequence < d.exactFrom || d.World.Fence() == 0 || !d.World.Trusted() {
+	if record.Sequence < d.first || record.Sequence < d.exactFrom || d.World.Fence() == 0 {
 		return nil, nil
 	}
 	if record.Entry.GetVouched() != nil {
@@ -102,7 +102,7 @@ func (d *Decisions) Show(record journal.Record) ([]Step, error) {
 	}
 	var out []Step
 	for _, ref := range slices.SortedFunc(maps.Keys(d.dirty), world.CompareRefs) {
-		if set := d.World.CloneSet(ref); set != nil && record.Sequence < d.folded[set.UID] {
+		if record.Sequence < d.folded[d.World.WorkloadUID(ref)] || !d.World.Trusted(ref) {
 			continue
 		}
 		delete(d.dirty, ref)

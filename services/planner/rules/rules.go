@@ -8,6 +8,10 @@ import (
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/cloneset"
+	"shiplog.dev/services/planner/decide/imagelistpulljob"
+	"shiplog.dev/services/planner/decide/imagepulljob"
+	"shiplog.dev/services/planner/decide/nodeimage"
+	"shiplog.dev/services/planner/decide/restart"
 )
 
 // Decide lets the rules of a workload's kind answer to a world.
@@ -15,17 +19,22 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	switch ref.Resource {
 	case world.ResourceCloneSets:
 		return cloneset.Decide(w, ref)
+	case world.ResourceNodeImages:
+		return nodeimage.Decide(w, ref)
+	case world.ResourceImagePullJobs:
+		return imagepulljob.Decide(w, ref)
+	case world.ResourceImageListPullJobs:
+		return imagelistpulljob.Decide(w, ref)
+	case world.ResourceRestartRequests:
+		return restart.Decide(w, ref)
 	}
-	panic(noRules(ref))
+	panic(fmt.Sprintf("no rules for %s", ref))
 }
 
 // Explain is Decide and says besides what the rules hold back, and why.
 func Explain(w *world.World, ref world.Ref) decide.Decision {
-	switch ref.Resource {
-	case world.ResourceCloneSets:
+	if ref.Resource == world.ResourceCloneSets {
 		return cloneset.Explain(w, ref)
 	}
-	panic(noRules(ref))
+	return Decide(w, ref) // these say it always: it costs them nothing
 }
-
-func noRules(ref world.Ref) string { return fmt.Sprintf("no rules for %s", ref) }

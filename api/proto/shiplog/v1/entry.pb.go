@@ -2062,7 +2062,9 @@ type RunHook struct {
 	//	*RunHook_Http
 	//	*RunHook_Tcp
 	//	*RunHook_Sleep
-	Handler       isRunHook_Handler `protobuf_oneof:"handler"`
+	Handler isRunHook_Handler `protobuf_oneof:"handler"`
+	// Name of the container in the Pod's spec.
+	Container     string `protobuf:"bytes,6,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2145,6 +2147,13 @@ func (x *RunHook) GetSleep() *durationpb.Duration {
 		}
 	}
 	return nil
+}
+
+func (x *RunHook) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
 }
 
 type isRunHook_Handler interface {
@@ -2411,7 +2420,9 @@ type StopContainer struct {
 	// The runtime's identity of the container, without scheme.
 	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// How long it gets between the signal that asks and the one that does not.
-	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Name of the container in the Pod's spec.
+	Container     string `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2458,6 +2469,13 @@ func (x *StopContainer) GetGrace() *durationpb.Duration {
 		return x.Grace
 	}
 	return nil
+}
+
+func (x *StopContainer) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
 }
 
 // InspectContainer reads what Pod status does not say of a container.
@@ -2858,7 +2876,9 @@ func (x *InspectedContainer) GetRestartCount() uint32 {
 type FenceRaised struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Feature gates that the rules obey from here on, by name. Those left out are off.
-	Gates         map[string]bool `protobuf:"bytes,1,rep,name=gates,proto3" json:"gates,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Gates map[string]bool `protobuf:"bytes,1,rep,name=gates,proto3" json:"gates,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Numbers that operators chose for the rules, by name; durations in seconds. Those left out have their defaults.
+	Settings      map[string]int64 `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2896,6 +2916,13 @@ func (*FenceRaised) Descriptor() ([]byte, []int) {
 func (x *FenceRaised) GetGates() map[string]bool {
 	if x != nil {
 		return x.Gates
+	}
+	return nil
+}
+
+func (x *FenceRaised) GetSettings() map[string]int64 {
+	if x != nil {
+		return x.Settings
 	}
 	return nil
 }
@@ -3244,13 +3271,14 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xeb\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x89\x02\n" +
 	"\aRunHook\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12*\n" +
 	"\x04exec\x18\x02 \x01(\v2\x14.shiplog.v1.ExecHookH\x00R\x04exec\x12*\n" +
 	"\x04http\x18\x03 \x01(\v2\x14.shiplog.v1.HttpHookH\x00R\x04http\x12'\n" +
 	"\x03tcp\x18\x04 \x01(\v2\x13.shiplog.v1.TcpHookH\x00R\x03tcp\x121\n" +
-	"\x05sleep\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05sleepB\t\n" +
+	"\x05sleep\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05sleep\x12\x1c\n" +
+	"\tcontainer\x18\x06 \x01(\tR\tcontainerB\t\n" +
 	"\ahandler\"$\n" +
 	"\bExecHook\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\"\x90\x01\n" +
@@ -3266,10 +3294,11 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
 	"\aTcpHook\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"c\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\x81\x01\n" +
 	"\rStopContainer\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12/\n" +
-	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"W\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\"W\n" +
 	"\x10InspectContainer\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12 \n" +
 	"\venvironment\x18\x02 \x03(\tR\venvironment\"&\n" +
@@ -3302,13 +3331,17 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"plain_hash\x18\x01 \x01(\x04R\tplainHash\x12)\n" +
 	"\x10environment_hash\x18\x02 \x01(\x04R\x0fenvironmentHash\x12#\n" +
-	"\rrestart_count\x18\x03 \x01(\rR\frestartCount\"\x81\x01\n" +
+	"\rrestart_count\x18\x03 \x01(\rR\frestartCount\"\x81\x02\n" +
 	"\vFenceRaised\x128\n" +
-	"\x05gates\x18\x01 \x03(\v2\".shiplog.v1.FenceRaised.GatesEntryR\x05gates\x1a8\n" +
+	"\x05gates\x18\x01 \x03(\v2\".shiplog.v1.FenceRaised.GatesEntryR\x05gates\x12A\n" +
+	"\bsettings\x18\x02 \x03(\v2%.shiplog.v1.FenceRaised.SettingsEntryR\bsettings\x1a8\n" +
 	"\n" +
 	"GatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"\xc3\x01\n" +
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc3\x01\n" +
 	"\fRolloutEvent\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -3336,7 +3369,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(CallObserved_State)(0),       // 1: shiplog.v1.CallObserved.State
@@ -3379,8 +3412,9 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	nil,                           // 38: shiplog.v1.PullImage.LabelsEntry
 	nil,                           // 39: shiplog.v1.PullImage.AnnotationsEntry
 	nil,                           // 40: shiplog.v1.FenceRaised.GatesEntry
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	nil,                           // 41: shiplog.v1.FenceRaised.SettingsEntry
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	6,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
@@ -3396,21 +3430,21 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	36, // 10: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
 	5,  // 11: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
 	7,  // 12: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	41, // 13: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	42, // 13: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
 	5,  // 14: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
 	10, // 15: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	42, // 16: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	41, // 17: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	43, // 16: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	42, // 17: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
 	13, // 18: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
 	14, // 19: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
 	0,  // 20: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	41, // 21: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	41, // 22: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	42, // 21: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	42, // 22: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
 	1,  // 23: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
 	17, // 24: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
 	5,  // 25: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	42, // 26: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
-	42, // 27: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
+	43, // 26: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
+	43, // 27: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
 	18, // 28: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
 	19, // 29: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
 	20, // 30: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
@@ -3421,31 +3455,32 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	30, // 35: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
 	31, // 36: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
 	2,  // 37: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	41, // 38: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	42, // 38: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
 	38, // 39: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
 	39, // 40: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
 	23, // 41: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
 	25, // 42: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
 	26, // 43: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
 	28, // 44: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
-	42, // 45: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
+	43, // 45: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
 	27, // 46: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
-	42, // 47: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
+	43, // 47: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
 	3,  // 48: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
 	5,  // 49: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
 	17, // 50: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	42, // 51: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	43, // 51: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
 	33, // 52: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
 	34, // 53: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
 	23, // 54: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
 	40, // 55: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	5,  // 56: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	41, // 57: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	41, // 56: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
+	5,  // 57: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	42, // 58: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -3494,7 +3529,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -3,7 +3,9 @@
 package cloneset
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -33,6 +35,10 @@ const (
 	KeepPod           = "KeepPod"           // takes the mark off a Pod that need not be replaced any more (D13)
 	RefreshPod        = "RefreshPod"        // opens the readiness gate, moves the lifecycle state (R36)
 	ReportStatus      = "ReportStatus"      // status differs from the facts
+	PreDownload       = "PreDownload"       // images of an update in place are pulled ahead (R59)
+	EndPreDownload    = "EndPreDownload"    // nothing has to be pulled ahead any more (R61)
+	InspectContainer  = "InspectContainer"  // asks a node what a container runs with (inplace-update 2.5)
+	RecordRuntime     = "RecordRuntime"     // writes down what the node said, for other tools
 	PrunePodsToDelete = "PrunePodsToDelete" // named Pods that are gone (R34)
 	AwaitTime         = "AwaitTime"         // something depends on time that passes
 )
@@ -58,11 +64,8 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 		}
 		return decision
 	}
-	round := &round{
-		world: w, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge() <= decide.FreshFacts,
-		decision: &decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{}, explains: explains,
-	}
-	round.spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
+	round := newRound(w, ref, set, spec, &decision)
+	round.explains = explains
 	if set.Terminating { // R8; what its Pods have begun they finish all the same (inplace-update D16)
 		round.revisions, round.updateRevision.name, round.updateRan = w.RevisionsOf(set.UID), set.Status.UpdateRevision, true
 		round.gather()
@@ -74,6 +77,7 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 	round.gather()
 	round.cleanClaims()
 	round.updates = calculate(round.counts(false), spec)
+	round.preDownload()
 	round.numbers = round.updates
 	if w.Gate(gatePreparingUpdate) {
 		round.numbers = calculate(round.counts(true), spec)
@@ -84,6 +88,7 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 		round.heldByScaling()
 	}
 	round.refresh()
+	round.runtime()
 	round.reportStatus()
 	round.prunePodsToDelete()
 	round.pruneRevisions()
@@ -92,6 +97,35 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 		decision.Standing = round.standing()
 	}
 	return decision
+}
+
+func newRound(w *world.World, ref world.Ref, set *world.CloneSet, spec spec, decision *decide.Decision) *round {
+	spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
+	return &round{
+		world: w, ref: ref, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge(ref) <= decide.FreshFacts,
+		decision: decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
+	}
+}
+
+// UpdateOrder returns Pods in the order in which their CloneSet would update them; those that it would not come last, in the
+// order in which they are given.
+func UpdateOrder(w *world.World, ref world.Ref, pods []*world.Pod) []*world.Pod {
+	set := w.CloneSet(ref)
+	spec, problem := readSpec(set)
+	if problem != "" {
+		return pods
+	}
+	round := newRound(w, ref, set, spec, &decide.Decision{})
+	round.findRevisions()
+	round.gather()
+	round.updates = calculate(round.counts(false), spec)
+	ranks := map[string]int{}
+	for i, candidate := range round.candidates() {
+		ranks[candidate.Name] = i - len(round.pods)
+	}
+	pods = slices.Clone(pods)
+	slices.SortStableFunc(pods, func(a, b *world.Pod) int { return cmp.Compare(ranks[a.Name], ranks[b.Name]) })
+	return pods
 }
 
 // wakeBy notes that the CloneSet must be looked at again at a time, the earliest one counts.

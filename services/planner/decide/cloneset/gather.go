@@ -35,6 +35,7 @@ const (
 // round is one decision for one CloneSet.
 type round struct {
 	world    *world.World
+	ref      world.Ref
 	set      *world.CloneSet
 	spec     spec
 	object   *shiplogv1.ObjectRef

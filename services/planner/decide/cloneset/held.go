@@ -153,7 +153,7 @@ func (r *round) heldByVouch(pods []*pod) {
 	}
 	r.hold(decide.Hold{
 		Code: HeldVouch, Pods: namesOf(pods), Release: "the watcher's next vouch",
-		Message: fmt.Sprintf("the facts were last known to be complete %s ago, at most %s are allowed", r.world.FactsAge().Round(time.Second), decide.FreshFacts),
+		Message: fmt.Sprintf("the facts were last known to be complete %s ago, at most %s are allowed", r.world.FactsAge(r.ref).Round(time.Second), decide.FreshFacts),
 	})
 }
 

@@ -1,30 +1,18 @@
 package cloneset
 
 import (
-	"cmp"
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide/inplace"
+	"shiplog.dev/services/planner/decide/podready"
 )
 
-// readyGate is the readiness gate that several parties may keep shut, each under a key of its own (R55).
-const readyGate = "KruisePodReady"
-
-// key is one party's wish that a Pod be not ready.
-type key struct {
-	UserAgent string `json:"userAgent"`
-	Key       string `json:"key"`
-}
-
-// The keys of lifecycle hooks.
+// The holders that keep a Pod from being ready for a lifecycle hook (R55).
 var (
-	preDeleteKey = key{"Lifecycle", "preDeleteHook"}
-	preUpdateKey = key{"Lifecycle", "preUpdateHook"}
+	preDeleteHolder = podready.Holder{UserAgent: "Lifecycle", Key: "preDeleteHook"}
+	preUpdateHolder = podready.Holder{UserAgent: "Lifecycle", Key: "preUpdateHook"}
 )
 
 // hooked says whether anything of a hook holds a Pod.
@@ -107,93 +95,24 @@ func (r *round) stateMetadata(state v1beta1.LifecycleStateType) map[string]any {
 
 // marks returns the conditions to write so that the gate KruisePodReady is as a state wants it; nil: it is (R55, D12).
 func (r *round) marks(p *world.Pod, state v1beta1.LifecycleStateType) []any {
-	if !p.HasGate(readyGate) {
-		return nil
-	}
-	held := p.Condition(readyGate)
-	var keys []key
-	if held != nil {
-		_ = json.Unmarshal([]byte(held.Message), &keys) // what is no list holds nobody's key
-	}
-	before := slices.Clone(keys)
-	set := func(one key, wanted bool) {
-		keys = slices.DeleteFunc(keys, func(k key) bool { return k == one })
-		if wanted {
-			keys = append(keys, one)
-		}
-	}
+	wanted := map[podready.Holder]bool{}
 	preUpdate := r.spec.inPlaceUpdate()
 	switch {
 	case state == v1beta1.LifecycleStatePreparingUpdate:
-		set(preUpdateKey, preUpdate != nil && preUpdate.MarkPodNotReady)
+		wanted[preUpdateHolder] = preUpdate != nil && preUpdate.MarkPodNotReady
 	case state != v1beta1.LifecycleStateUpdating:
-		set(preUpdateKey, false)
+		wanted[preUpdateHolder] = false
 	}
 	preDelete := r.spec.preDelete()
-	set(preDeleteKey, state == v1beta1.LifecycleStatePreparingDelete && preDelete != nil && preDelete.MarkPodNotReady)
-	slices.SortFunc(keys, func(a, b key) int { return cmp.Or(cmp.Compare(a.UserAgent, b.UserAgent), cmp.Compare(a.Key, b.Key)) })
-	status := "True"
-	if len(keys) > 0 {
-		status = "False"
-	}
-	if held != nil && held.Status == status && sameKeys(keys, before) {
-		return nil
-	}
-	if keys == nil {
-		keys = []key{}
-	}
-	message, _ := json.Marshal(keys) // strings can be written
-	conditions := []any{r.condition(readyGate, status, "", string(message))}
-	if status == "False" {
-		conditions = append(conditions, r.notReady(p, readyGate)...)
-	}
-	return conditions
-}
-
-func sameKeys(a, b []key) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(k key) bool { return !slices.Contains(b, k) })
-}
-
-// notReady returns the condition Ready as the kubelet will have it once a gate is shut, so that traffic stops now
-// (inplace-update R9); nothing when the Pod is not ready anyway.
-func (r *round) notReady(p *world.Pod, shut string) []any {
-	ready, containers := p.Condition("Ready"), p.Condition("ContainersReady")
-	if ready == nil || containers == nil || containers.Status != "True" {
-		return nil
-	}
-	var causes []string
-	for _, gate := range p.Gates {
-		held := p.Condition(gate)
-		switch {
-		case gate == shut:
-			causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but False", gate))
-		case held == nil:
-			causes = append(causes, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate))
-		case held.Status != "True":
-			causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s", gate, held.Status))
-		}
-	}
-	return []any{r.condition("Ready", "False", "ReadinessGatesNotReady", strings.Join(causes, ", "))}
+	wanted[preDeleteHolder] = state == v1beta1.LifecycleStatePreparingDelete && preDelete != nil && preDelete.MarkPodNotReady
+	return podready.Mark(p, wanted, r.world.Now())
 }
 
 // drain closes the readiness gate of in-place update (inplace-update R9).
 func (r *round) drain(p *world.Pod) map[string]any {
-	conditions := append([]any{r.condition(inplace.ReadyCondition, "False", inplace.StartReason, "")}, r.notReady(p, inplace.ReadyCondition)...)
+	conditions := append([]any{podready.Condition(inplace.ReadyCondition, "False", inplace.StartReason, "", r.world.Now())},
+		podready.NotReady(p, inplace.ReadyCondition, r.world.Now())...)
 	return map[string]any{"status": map[string]any{"conditions": conditions}}
-}
-
-func (r *round) condition(kind, status, reason, message string) map[string]any {
-	return map[string]any{
-		"type": kind, "status": status, "reason": orNull(reason), "message": orNull(message), "lastTransitionTime": r.stamp(), "lastProbeTime": nil,
-	}
-}
-
-// orNull is null for nothing, so that a merge takes away what was there.
-func orNull(text string) any {
-	if text == "" {
-		return nil
-	}
-	return text
 }
 
 // rehook words the way of an updated Pod to its next update: the state, and the hook's labels and finalizers again (R53).

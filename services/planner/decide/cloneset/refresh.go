@@ -11,6 +11,7 @@ import (
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
+	"shiplog.dev/services/planner/decide/podready"
 )
 
 // refresh looks at every Pod that nothing else is done to (R36, inplace-update 3.5), whatever the update type and also while
@@ -113,7 +114,7 @@ func (r *round) settle(p *pod) {
 	var conditions []any
 	done := p.running() && !p.preparing && r.complete(p.Pod)
 	if gate := p.Condition(inplace.ReadyCondition); done && p.HasGate(inplace.ReadyCondition) && !openGate(gate) && !r.drained(p, gate) {
-		conditions = append(conditions, r.condition(inplace.ReadyCondition, "True", "", ""))
+		conditions = append(conditions, podready.Condition(inplace.ReadyCondition, "True", "", "", r.world.Now()))
 		does = append(does, "opens its readiness gate")
 	}
 	state := lifecycleState(p.Pod)

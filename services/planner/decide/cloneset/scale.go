@@ -14,6 +14,7 @@ import (
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
+	"shiplog.dev/services/planner/decide/podready"
 )
 
 // replacedFor is the annotation in which we keep for which revision an update marked a Pod to be replaced (D13).
@@ -144,7 +145,7 @@ func (r *round) newPod(name, id string, from revision, claims []map[string]any) 
 	spec, _ := from.template.Tree["spec"].(map[string]any)
 	spec = maps.Clone(spec)
 	gates, _ := spec["readinessGates"].([]any)
-	for _, kind := range []string{inplace.ReadyCondition, readyGate} {
+	for _, kind := range []string{inplace.ReadyCondition, podready.Gate} {
 		gate := map[string]any{"conditionType": kind}
 		if !slices.ContainsFunc(gates, func(g any) bool { return world.SameMeaning(g, gate) }) {
 			gates = append(slices.Clone(gates), gate)

@@ -1,7 +1,6 @@
 package inplace
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -20,12 +19,12 @@ func Complete(pod *world.Pod) bool {
 
 // Applied says whether the containers run what the batches of the newest update have changed so far (inplace-update R22).
 func Applied(pod *world.Pod) bool {
-	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, runtimeOf(pod)) {
+	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, RuntimeOf(pod)) {
 		return false
 	}
 	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
 		if !runs(pod, name, last) {
-			return imagesRun(pod, runtimeOf(pod))
+			return imagesRun(pod, RuntimeOf(pod))
 		}
 	}
 	return true
@@ -50,58 +49,25 @@ func runs(pod *world.Pod, container string, last world.LastStatus) bool {
 	return sees && own.ContainerID != "" && status.ContainerID != own.ContainerID && !status.State.Running.StartedAt.IsZero()
 }
 
-// runtime is what a node agent says that really runs, by container (inplace-update 2.5).
-type runtime map[string]struct {
-	Name        string `json:"name"`
-	ContainerID string `json:"containerID"`
-	Hashes      struct {
-		Plain uint64 `json:"plainHash"`
-		Env   uint64 `json:"extractedEnvFromMetadataHash"`
-	} `json:"hashes"`
-}
-
-// runtimeOf returns what a node agent said of a Pod; nil: nothing that can be read.
-func runtimeOf(pod *world.Pod) runtime {
-	var meta struct {
-		Containers []struct {
-			Name        string `json:"name"`
-			ContainerID string `json:"containerID"`
-			Hashes      struct {
-				Plain uint64 `json:"plainHash"`
-				Env   uint64 `json:"extractedEnvFromMetadataHash"`
-			} `json:"hashes"`
-		} `json:"containers"`
-	}
-	text, has := pod.Annotations[RuntimeAnnotation]
-	if !has || json.Unmarshal([]byte(text), &meta) != nil {
-		return nil
-	}
-	out := runtime{}
-	for _, container := range meta.Containers {
-		out[container.Name] = container
-	}
-	return out
-}
-
 // imagesRun says whether every container of the Pod runs the image and name of its spec, by the kubelet's own hash (R23).
-func imagesRun(pod *world.Pod, says runtime) bool {
+func imagesRun(pod *world.Pod, says *Runtime) bool {
 	return says != nil && allOf(pod, says, func(container *world.Container, name string) bool {
-		return says[name].Hashes.Plain == plainHash(container)
+		return says.Of(name).Hashes.Plain == plainHash(container)
 	})
 }
 
 // envRuns says whether every container of the Pod runs with the values that its metadata has now (R22.1, R24).
-func envRuns(pod *world.Pod, says runtime) bool {
+func envRuns(pod *world.Pod, says *Runtime) bool {
 	return says != nil && allOf(pod, says, func(container *world.Container, name string) bool {
-		return len(container.Reads) == 0 || says[name].Hashes.Env == envHash(pod, container)
+		return len(container.Reads) == 0 || says.Of(name).Hashes.Env == envHash(pod, container)
 	})
 }
 
-func allOf(pod *world.Pod, says runtime, agrees func(*world.Container, string) bool) bool {
+func allOf(pod *world.Pod, says *Runtime, agrees func(*world.Container, string) bool) bool {
 	for i := range pod.Containers {
 		name := pod.Containers[i].Name
-		status, said := pod.Status(name), says[name]
-		if status == nil || said.ContainerID == "" || said.ContainerID != status.ContainerID || !agrees(&pod.Containers[i], name) {
+		status, said := pod.Status(name), says.Of(name)
+		if status == nil || said == nil || said.ContainerID == "" || said.ContainerID != status.ContainerID || !agrees(&pod.Containers[i], name) {
 			return false
 		}
 	}

@@ -68,7 +68,7 @@ func account(pod *world.Pod, change Change, revision string, now time.Time) worl
 			}
 		}
 	}
-	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, runtimeOf(pod)) {
+	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, RuntimeOf(pod)) {
 		update.UpdateEnvFromMetadata = true
 	}
 	return update

@@ -1,0 +1,104 @@
+package cloneset
+
+import (
+	"encoding/json"
+	"time"
+
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/decide/inplace"
+	"shiplog.dev/services/planner/decide/stopping"
+)
+
+const (
+	gateDaemon = "KruiseDaemon"
+	gateEnv    = "InPlaceUpdateEnvFromMetadata"
+	// An inspection is answered at once or not at all.
+	inspectTakes, inspectRuns = time.Minute, 10 * time.Second
+)
+
+// runtime keeps the account of what really runs in the Pods whose containers have environment from metadata, and restarts those
+// whose environment is of yesterday (pod-probe part B, inplace-update R24). Of other Pods nobody asks, so for them nothing is
+// written down; an account that somebody else began is kept up.
+func (r *round) runtime() {
+	if !r.world.Gate(gateDaemon) || !r.world.Gate(gateEnv) {
+		return
+	}
+	for i := range r.pods {
+		p := r.pods[i].Pod
+		_, told := p.Annotations[inplace.RuntimeAnnotation]
+		if p.UID == "" || !p.Active() || !r.world.HasAgent(p.Node) || !told && !inplace.ReadsMetadata(p) {
+			continue
+		}
+		if r.inspect(p) {
+			r.restart(p)
+		}
+	}
+}
+
+// inspect brings the account of a Pod up to date and says whether it is.
+func (r *round) inspect(p *world.Pod) bool {
+	unknown, account := inplace.ToInspect(p)
+	complete := true
+	for _, status := range unknown {
+		id := stopping.BareID(status.ContainerID)
+		call := r.world.Call(p.Node, world.Inspect, id)
+		switch {
+		case call == nil:
+			command := decide.Call(p.Node, decide.PodRef(p), decide.Why(InspectContainer, "container %s is another one than is written down", status.Name), inspectTakes, inspectRuns)
+			effect := &shiplogv1.InspectContainer{ContainerId: id}
+			for _, container := range p.Containers {
+				if container.Name == status.Name {
+					for _, read := range container.Reads {
+						effect.Environment = append(effect.Environment, read.Name)
+					}
+				}
+			}
+			command.Effect = &shiplogv1.Command_InspectContainer{InspectContainer: effect}
+			r.decision.Append(command)
+			complete = false
+		case call.State != world.CallEnded || !call.Applied():
+			complete = false
+		default:
+			found := call.Outcome.GetInspectedContainer()
+			account.Containers = append(account.Containers, inplace.RuntimeContainer{
+				Name: status.Name, ContainerID: status.ContainerID, RestartCount: int32(found.GetRestartCount()),
+				Hashes: inplace.RuntimeHashes{Plain: found.GetPlainHash(), Env: found.GetEnvironmentHash()},
+			})
+		}
+	}
+	if len(unknown) == 0 {
+		return true
+	}
+	if !complete || !r.idle(p) || !r.mayTry(RecordRuntime) {
+		return false
+	}
+	account.Sort(p)
+	text, _ := json.Marshal(account) // strings and numbers can be written
+	r.command(p, decide.PatchPod(p, "status", map[string]any{"metadata": map[string]any{"annotations": map[string]any{inplace.RuntimeAnnotation: string(text)}}},
+		decide.Why(RecordRuntime, "%d containers are others than are written down", len(unknown))))
+	return false
+}
+
+// restart stops the containers of a Pod whose environment is not what its metadata says, while the Pod is drained for an update
+// of it; the kubelet starts them with what it says now (pod-probe B8).
+func (r *round) restart(p *world.Pod) {
+	gate := p.Condition(inplace.ReadyCondition)
+	if p.Update == nil || !p.Update.UpdateEnvFromMetadata || gate == nil || gate.Status != "False" || p.UnderWay != nil {
+		return
+	}
+	for _, container := range inplace.ToRestart(p) {
+		status := p.Status(container.Name)
+		command, progress, call := stopping.Next(r.world, p, r.set.UID, stopping.Container{
+			Name: container.Name, ID: stopping.BareID(status.ContainerID), PreStop: container.PreStop, Ports: container.Ports,
+			Grace: time.Duration(p.GraceSeconds) * time.Second,
+		})
+		if progress == stopping.Failed || progress == stopping.Silent {
+			r.problem = "Pod " + p.Name + ": container " + container.Name + " cannot be restarted: " + call.Outcome.GetReason().GetMessage()
+		}
+		if command != nil && r.mayTakeDown() {
+			r.decision.Append(command)
+		}
+	}
+}
