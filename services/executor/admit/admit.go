@@ -1,6 +1,6 @@
 // Package admit answers the API server's webhooks: it converts between versions, fills in defaults, and refuses what a
 // schema cannot see to be wrong. What it says is decided by pure functions of the request and of what was looked up for it;
-// this package looks up Pods and lets the API server judge Pod templates, and writes nothing. Who calls it, and by which
+// this package looks up Pods and Nodes and lets the API server judge Pod templates, and writes nothing. Who calls it, and by which
 // certificate it is trusted, is the business of packages beside and around it.
 package admit
 
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,6 +22,10 @@ import (
 type Cluster interface {
 	// Pod returns a Pod's metadata, nil if there is none. Other errors: it cannot be known now.
 	Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error)
+	// WholePod returns a Pod, nil if there is none. Other errors: it cannot be known now.
+	WholePod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	// Node returns a Node's metadata, nil if there is none. Other errors: it cannot be known now.
+	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 	// Judge returns what the API server makes of a Pod template. An error: it cannot be known now.
 	Judge(ctx context.Context, namespace string, template tree) (Judgement, error)
 }

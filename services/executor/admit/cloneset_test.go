@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -21,6 +22,8 @@ import (
 // cluster is a Cluster of the test's own making.
 type cluster struct {
 	pods      map[string]*metav1.ObjectMeta
+	pod       *corev1.Pod
+	node      *metav1.ObjectMeta
 	judgement Judgement
 	err       error
 	judged    int
@@ -29,6 +32,10 @@ type cluster struct {
 func (c *cluster) Pod(_ context.Context, _, name string) (*metav1.ObjectMeta, error) {
 	return c.pods[name], c.err
 }
+
+func (c *cluster) WholePod(context.Context, string, string) (*corev1.Pod, error) { return c.pod, c.err }
+
+func (c *cluster) Node(context.Context, string) (*metav1.ObjectMeta, error) { return c.node, c.err }
 
 func (c *cluster) Judge(context.Context, string, tree) (Judgement, error) {
 	c.judged++

@@ -18,11 +18,11 @@ import (
 
 // apiServer looks things up at the API server.
 type apiServer struct {
-	pods      metadata.Getter
-	templates rest.Interface
+	pods, nodes metadata.Getter
+	core        rest.Interface
 }
 
-// newAPIServer needs permission to get Pods and to create PodTemplates; it creates none, it only asks what would happen.
+// newAPIServer needs permission to get Pods and Nodes and to create PodTemplates; it creates none, it only asks what would happen.
 func newAPIServer(config *rest.Config) (*apiServer, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = "shiplog-admission"
@@ -36,18 +36,43 @@ func newAPIServer(config *rest.Config) (*apiServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up admission's connection to the API server: %w", err)
 	}
-	return &apiServer{pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), templates: core.CoreV1().RESTClient()}, nil
+	return &apiServer{
+		pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), nodes: pods.Resource(corev1.SchemeGroupVersion.WithResource("nodes")),
+		core: core.CoreV1().RESTClient(),
+	}, nil
 }
 
 func (a *apiServer) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	pod, err := a.pods.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	return metadataOf(a.pods.Namespace(namespace).Get(ctx, name, metav1.GetOptions{}))
+}
+
+func (a *apiServer) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+	return metadataOf(a.nodes.Get(ctx, name, metav1.GetOptions{}))
+}
+
+func metadataOf(object *metav1.PartialObjectMetadata, err error) (*metav1.ObjectMeta, error) {
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, err
 	}
-	return &pod.ObjectMeta, nil
+	return &object.ObjectMeta, nil
+}
+
+func (a *apiServer) WholePod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	raw, err := a.core.Get().Namespace(namespace).Resource("pods").Name(name).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	var pod corev1.Pod
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, fmt.Errorf("decode Pod %s/%s: %w", namespace, name, err)
+	}
+	return &pod, nil
 }
 
 // Judge asks what would become of a PodTemplate: the API server checks and defaults it as it does the template of any
@@ -57,7 +82,7 @@ func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) 
 	if err != nil {
 		return Judgement{}, err
 	}
-	result := a.templates.Post().Namespace(namespace).Resource("podtemplates").Param("dryRun", metav1.DryRunAll).
+	result := a.core.Post().Namespace(namespace).Resource("podtemplates").Param("dryRun", metav1.DryRunAll).
 		Param("fieldValidation", metav1.FieldValidationWarn).SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
 		Body(body).Do(ctx)
 	var judgement Judgement

@@ -23,6 +23,9 @@ const (
 	ConvertPath          = "/convert"
 	MutateCloneSetPath   = "/mutate-apps-kruise-io-cloneset"
 	ValidateCloneSetPath = "/validate-apps-kruise-io-cloneset"
+	MutateRestartPath    = "/mutate-apps-kruise-io-containerrecreaterequest"
+	ValidateJobPath      = "/validate-apps-kruise-io-imagepulljob"
+	ValidateListPath     = "/validate-apps-kruise-io-imagelistpulljob"
 	HealthPath           = "/healthz"
 )
 
@@ -83,6 +86,9 @@ func handler(options Options, cluster Cluster) http.Handler {
 	mux.Handle("POST "+ConvertPath, s.answer(maxConversion, s.convert))
 	mux.Handle("POST "+MutateCloneSetPath, s.answer(maxReview, s.review(s.mutateCloneSet)))
 	mux.Handle("POST "+ValidateCloneSetPath, s.answer(maxReview, s.review(s.validateCloneSet)))
+	mux.Handle("POST "+MutateRestartPath, s.answer(maxReview, s.review(s.admitRestart)))
+	mux.Handle("POST "+ValidateJobPath, s.answer(maxReview, s.review(s.validateImagePullJob)))
+	mux.Handle("POST "+ValidateListPath, s.answer(maxReview, s.review(s.validateImageListPullJob)))
 	mux.HandleFunc("GET "+HealthPath, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }

@@ -141,27 +141,40 @@ func assert[T interface {
 // mutating and validating are the webhooks, with everything that the API server would fill in, so that they compare
 // (cloneset A1, install-and-config R30).
 func (w *Webhook) mutating() []admissionregistrationv1.MutatingWebhook {
-	return []admissionregistrationv1.MutatingWebhook{{
-		Name: "mcloneset.kb.io", ClientConfig: w.client(admit.MutateCloneSetPath),
-		Rules:         cloneSets(admissionregistrationv1.Create, admissionregistrationv1.Update),
-		FailurePolicy: ptr.To(admissionregistrationv1.Fail), MatchPolicy: ptr.To(admissionregistrationv1.Equivalent),
-		NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
-		SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), TimeoutSeconds: ptr.To(answerWithin),
-		AdmissionReviewVersions: []string{"v1"}, ReinvocationPolicy: ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
-		MatchConditions: []admissionregistrationv1.MatchCondition{staying},
-	}}
+	one := func(name, path, resource string) admissionregistrationv1.MutatingWebhook {
+		return admissionregistrationv1.MutatingWebhook{
+			Name: name, ClientConfig: w.client(path), Rules: rules(resource, admissionregistrationv1.Create, admissionregistrationv1.Update),
+			FailurePolicy: ptr.To(admissionregistrationv1.Fail), MatchPolicy: ptr.To(admissionregistrationv1.Equivalent),
+			NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
+			SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), TimeoutSeconds: ptr.To(answerWithin),
+			AdmissionReviewVersions: []string{"v1"}, ReinvocationPolicy: ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
+			MatchConditions: []admissionregistrationv1.MatchCondition{staying},
+		}
+	}
+	return []admissionregistrationv1.MutatingWebhook{
+		one("mcloneset.kb.io", admit.MutateCloneSetPath, "clonesets"),
+		one("mcontainerrecreaterequest.kb.io", admit.MutateRestartPath, "containerrecreaterequests"),
+	}
 }
 
 func (w *Webhook) validating() []admissionregistrationv1.ValidatingWebhook {
-	return []admissionregistrationv1.ValidatingWebhook{{
-		Name: "vcloneset.kb.io", ClientConfig: w.client(admit.ValidateCloneSetPath),
-		Rules:         cloneSets(admissionregistrationv1.Create, admissionregistrationv1.Update, admissionregistrationv1.Delete),
-		FailurePolicy: ptr.To(admissionregistrationv1.Fail), MatchPolicy: ptr.To(admissionregistrationv1.Equivalent),
-		NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
-		SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), TimeoutSeconds: ptr.To(answerWithin),
-		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         []admissionregistrationv1.MatchCondition{staying, guarded},
-	}}
+	one := func(name, path, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.ValidatingWebhook {
+		return admissionregistrationv1.ValidatingWebhook{
+			Name: name, ClientConfig: w.client(path), Rules: rules(resource, operations...),
+			FailurePolicy: ptr.To(admissionregistrationv1.Fail), MatchPolicy: ptr.To(admissionregistrationv1.Equivalent),
+			NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
+			SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), TimeoutSeconds: ptr.To(answerWithin),
+			AdmissionReviewVersions: []string{"v1"}, MatchConditions: []admissionregistrationv1.MatchCondition{staying},
+		}
+	}
+	cloneSets := one("vcloneset.kb.io", admit.ValidateCloneSetPath, "clonesets",
+		admissionregistrationv1.Create, admissionregistrationv1.Update, admissionregistrationv1.Delete)
+	cloneSets.MatchConditions = append(cloneSets.MatchConditions, guarded)
+	return []admissionregistrationv1.ValidatingWebhook{
+		cloneSets,
+		one("vimagepulljob-v1beta1.kb.io", admit.ValidateJobPath, "imagepulljobs", admissionregistrationv1.Create, admissionregistrationv1.Update),
+		one("vimagelistpulljob-v1beta1.kb.io", admit.ValidateListPath, "imagelistpulljobs", admissionregistrationv1.Create, admissionregistrationv1.Update),
+	}
 }
 
 // Without anybody to answer, these still go through.
@@ -174,11 +187,11 @@ var (
 		Expression: "request.operation != 'DELETE' || (has(oldObject.metadata.labels) && 'policy.kruise.io/delete-protection' in oldObject.metadata.labels)"}
 )
 
-func cloneSets(operations ...admissionregistrationv1.OperationType) []admissionregistrationv1.RuleWithOperations {
+func rules(resource string, operations ...admissionregistrationv1.OperationType) []admissionregistrationv1.RuleWithOperations {
 	return []admissionregistrationv1.RuleWithOperations{{Operations: operations, Rule: admissionregistrationv1.Rule{
 		APIGroups:   []string{v1beta1.GroupVersion.Group},
 		APIVersions: []string{v1alpha1.GroupVersion.Version, v1beta1.GroupVersion.Version},
-		Resources:   []string{"clonesets"}, Scope: ptr.To(admissionregistrationv1.AllScopes),
+		Resources:   []string{resource}, Scope: ptr.To(admissionregistrationv1.AllScopes),
 	}}}
 }
 

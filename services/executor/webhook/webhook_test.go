@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -331,8 +332,12 @@ func TestRegistration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(taken.Webhooks) != 1 || taken.Webhooks[0].Name != "mcloneset.kb.io" || taken.Annotations["template"] != "" {
-		t.Errorf("taken over: %+v", taken)
+	var names []string
+	for _, hook := range taken.Webhooks {
+		names = append(names, hook.Name)
+	}
+	if want := []string{"mcloneset.kb.io", "mcontainerrecreaterequest.kb.io"}; !slices.Equal(names, want) || taken.Annotations["template"] != "" {
+		t.Errorf("taken over: %v with template %q, want %v without", names, taken.Annotations["template"], want)
 	}
 	edited := taken.DeepCopy()
 	edited.Webhooks[0].TimeoutSeconds = ptr.To[int32](3)
