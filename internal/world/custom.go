@@ -25,6 +25,8 @@ type Custom[Spec, Status any] struct {
 	Seen   time.Time
 	Spec   Spec
 	Status Status
+	// HasStatus: the object has a status.
+	HasStatus bool
 	// Malformed says why Spec cannot be read; empty: it can.
 	Malformed string
 	// UnderWay is the command that is being carried out on the object; nil: none.
@@ -76,8 +78,11 @@ func decodeCustom[Spec, Status any](kind, version string, data []byte) (any, err
 			object.Malformed = "spec: " + err.Error()
 		}
 	}
-	if len(wire.Status) > 0 && json.Unmarshal(wire.Status, &object.Status) != nil {
-		object.Status = *new(Status) // one that cannot be read is written anew
+	if len(wire.Status) > 0 {
+		object.HasStatus = json.Unmarshal(wire.Status, &object.Status) == nil
+		if !object.HasStatus {
+			object.Status = *new(Status) // one that cannot be read is written anew
+		}
 	}
 	return object, nil
 }

@@ -115,6 +115,16 @@ func (t *Turn) End() Decision {
 	return t.decision
 }
 
+// StatusChange is the merge patch, as JSON, that makes one status out of another; nil: they are equal. Of an object that has no
+// status yet (has) the whole is written, for its schema may require what is zero.
+func StatusChange(has bool, held, wanted any) json.RawMessage {
+	before := map[string]any{}
+	if has {
+		before["status"] = held
+	}
+	return Difference(before, map[string]any{"status": wanted})
+}
+
 // VersionOf is the resource version that a command which holds only for this very state of an object names.
 func VersionOf(object *world.Meta) string { return strconv.FormatUint(object.Version, 10) }
 

@@ -19,10 +19,11 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
-	"shiplog.dev/services/planner/decide/cloneset"
 	"shiplog.dev/services/planner/decide/inplace"
 	"shiplog.dev/services/planner/rollout"
+	"shiplog.dev/services/planner/rules"
 )
 
 // cluster is a log, the world folded from it, and the little of an API server, a scheduler and a kubelet that scenarios
@@ -166,8 +167,8 @@ func (c *cluster) decide() string {
 // decideOn decides on one workload and says whether anything was commanded.
 func (c *cluster) decideOn(ref world.Ref, out *strings.Builder) bool {
 	position := c.world.Sequence()
-	decision := cloneset.Decide(c.world, ref)
-	again := cloneset.Decide(c.world, ref)
+	decision := rules.Decide(c.world, ref)
+	again := rules.Decide(c.world, ref)
 	if fmt.Sprint(decision.Commands) != fmt.Sprint(again.Commands) {
 		c.t.Errorf("deciding twice on %s gives two answers", ref)
 	}
@@ -211,6 +212,8 @@ func (c *cluster) describe(command *shiplogv1.Command) string {
 		}
 	case *shiplogv1.Command_Delete:
 		what = "delete " + kind + " " + ref.GetName()
+	default:
+		what = narrate.Effect(command)
 	case *shiplogv1.Command_WakeAt:
 		what = "wake at " + effect.WakeAt.GetDue().AsTime().Format(time.TimeOnly)
 	}
@@ -243,8 +246,12 @@ func (c *cluster) real(alias string) string {
 	return alias
 }
 
-// pending returns the commands without outcome, oldest first.
-func (c *cluster) pending() []record {
+// pending returns the writes without outcome, oldest first, calls the calls to node agents.
+func (c *cluster) pending() []record { return c.open(func(node string) bool { return node == "" }) }
+
+func (c *cluster) calls() []record { return c.open(func(node string) bool { return node != "" }) }
+
+func (c *cluster) open(counts func(node string) bool) []record {
 	done := map[uint64]bool{}
 	var out []record
 	for _, r := range c.entries {
@@ -253,7 +260,7 @@ func (c *cluster) pending() []record {
 		}
 	}
 	for _, r := range c.entries {
-		if command := r.entry.GetCommand(); command != nil && command.GetWakeAt() == nil && !done[r.sequence] {
+		if command := r.entry.GetCommand(); command != nil && command.GetWakeAt() == nil && !done[r.sequence] && counts(command.GetNode()) {
 			out = append(out, r)
 		}
 	}

@@ -16,7 +16,15 @@
 //	label web-a key=value                 somebody labels a Pod; key=- takes the label away
 //	annotate web-a key                    somebody annotates a Pod with the text below the line; without text takes it away
 //	finalizer web-a key [remove]          somebody adds or removes a finalizer
-//	node n1 zone=a                        a node with labels
+//	node n1 zone=a ready=true             a node with labels; ready says whether it is, from now on
+//	imagepulljob warm                     create or edit an ImagePullJob, by a merge patch of the object below the line; likewise
+//	                                      imagelistpulljob, nodeimage, and restart for a ContainerRecreateRequest
+//	agentat n1                            the agent of a node reports for the first time
+//	call n1 nginx:1 taken                 what the agent of a node says of a call, by its target or the start of it: taken, running
+//	                                      (done=1 total=2), applied (id=..., took=1s, plain=1, env=2), refused (code=..., missing=...)
+//	restarts web-a main [ready=false]     the kubelet starts a container again; ended=0: it ended with that code and stays down
+//	terminate imagepulljob warm           somebody deletes an object that has finalizers
+//	remove node n1                        an object is gone
 //	object pods web-1                     an object that is there, as JSON below the line
 //	place web-a n2                        the scheduler puts a Pod on a node
 //	agent [restart]                       node agents report what runs; with restart they restart what has other env than it should
@@ -25,6 +33,7 @@
 //	tick +30s                             time passes
 //	stale / fresh                         the watcher stops, or resumes, vouching
 //	run                                   apply and kubelet until nothing is commanded any more, at one moment
+//	show imagepulljob warm status         a part of an object
 //	pods, status, claims, revisions       show Pods, the status of CloneSets, claims, or ControllerRevisions
 //	pod web-a                             show one Pod's metadata and conditions
 //	why web-a, timeline, lanes            what tools tell about a Pod, and about the CloneSet web, from the log so far
@@ -164,12 +173,24 @@ func (c *cluster) step(d *datadriven.TestData) string {
 		metadata["finalizers"] = held
 		c.store(o, 0)
 	case "node":
-		labels := map[string]any{}
-		for _, argument := range d.CmdArgs[1:] {
-			labels[argument.Key] = argument.Vals[0]
-		}
-		name := d.CmdArgs[0].Key
-		c.store(object{&shiplogv1.ObjectRef{Version: "v1", Resource: "nodes", Name: name}, map[string]any{"metadata": map[string]any{"name": name, "labels": labels}}}, 0)
+		c.node(d)
+	case "imagepulljob", "imagelistpulljob", "nodeimage", "restart":
+		c.custom(d)
+	case "call":
+		c.call(d)
+	case "restarts":
+		c.restarts(d)
+	case "agentat":
+		c.append(&shiplogv1.Entry{Skippable: true, Kind: &shiplogv1.Entry_NodeObserved{NodeObserved: &shiplogv1.NodeObserved{Node: d.CmdArgs[0].Key}}})
+	case "terminate":
+		o := c.objects[c.ref(d.CmdArgs[0].Key, d.CmdArgs[1].Key)]
+		child(o.tree, "metadata")["deletionTimestamp"] = c.now.Format(time.RFC3339)
+		c.store(o, 0)
+	case "remove":
+		c.vanish(c.ref(d.CmdArgs[0].Key, d.CmdArgs[1].Key))
+	case "show":
+		data, _ := json.MarshalIndent(c.objects[c.ref(d.CmdArgs[0].Key, d.CmdArgs[1].Key)].tree[d.CmdArgs[2].Key], "", "  ")
+		return c.alias(string(data)) + "\n"
 	case "object":
 		resource, name := d.CmdArgs[0].Key, d.CmdArgs[1].Key
 		ref := &shiplogv1.ObjectRef{Version: "v1", Resource: resource, Namespace: "default", Name: name}
@@ -466,6 +487,9 @@ func (c *cluster) showPods() string {
 func (c *cluster) showStatus() string {
 	var out strings.Builder
 	for _, ref := range c.world.Workloads() {
+		if ref.Resource != world.ResourceCloneSets {
+			continue // these are shown by themselves
+		}
 		data, _ := json.MarshalIndent(c.objects[ref].tree["status"], "", "  ")
 		fmt.Fprintf(&out, "%s %s\n", ref.Name, data)
 	}

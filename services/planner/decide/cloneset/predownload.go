@@ -65,7 +65,7 @@ func (r *round) preDownload() {
 	missing := false
 	for _, container := range r.updateRevision.template.Containers() {
 		name := r.updateRevision.name + "-" + container.Name
-		if images[container.Name] == "" || slices.ContainsFunc(jobs, func(job *world.ImagePullJob) bool { return job.Name == name }) {
+		if images[container.Name] == "" || slices.ContainsFunc(jobs, func(job *world.ImagePullJob) bool { return job.Name == name && job.UID != "" }) {
 			continue
 		}
 		missing = true

@@ -16,6 +16,9 @@ const (
 	gateEnv    = "InPlaceUpdateEnvFromMetadata"
 	// An inspection is answered at once or not at all.
 	inspectTakes, inspectRuns = time.Minute, 10 * time.Second
+	// settles is how long after the metadata changed a kubelet may still start a container with what was there before. One that
+	// started later and is not as wanted is not restarted again and again.
+	settles = 30 * time.Second
 )
 
 // runtime keeps the account of what really runs in the Pods whose containers have environment from metadata, and restarts those
@@ -90,6 +93,10 @@ func (r *round) restart(p *world.Pod) {
 	}
 	for _, container := range inplace.ToRestart(p) {
 		status := p.Status(container.Name)
+		if began, err := time.Parse(time.RFC3339, p.Update.UpdateTimestamp); err == nil && status.State.Running.StartedAt.After(began.Add(settles)) {
+			r.problem = "Pod " + p.Name + ": container " + container.Name + " was restarted, and its environment still is not what the Pod's metadata says"
+			continue
+		}
 		command, progress, call := stopping.Next(r.world, p, r.set.UID, stopping.Container{
 			Name: container.Name, ID: stopping.BareID(status.ContainerID), PreStop: container.PreStop, Ports: container.Ports,
 			Grace: time.Duration(p.GraceSeconds) * time.Second,

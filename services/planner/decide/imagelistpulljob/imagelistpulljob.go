@@ -177,7 +177,7 @@ func (r *round) reportStatus() {
 	if r.list.Spec.CompletionPolicy.Type != v1beta1.Never && status.Completed == status.Desired {
 		status.CompletionTime = &now
 	}
-	patch := decide.Difference(map[string]any{"status": r.list.Status}, map[string]any{"status": status})
+	patch := decide.StatusChange(r.list.HasStatus, r.list.Status, status)
 	if patch == nil || r.list.UnderWay != nil || !r.MayTry(ReportStatus) {
 		return
 	}

@@ -282,6 +282,9 @@ func (r *round) handOut(t *tally) {
 		if !s.asked {
 			free--
 		}
+		if s.image.UnderWay != nil && s.image.UnderWay.Workload == r.job.UID {
+			continue // it is being asked
+		}
 		if s.image.UnderWay != nil {
 			r.Hold(HeldBusy, "that write", "NodeImage %s is being written", s.image.Name)
 			r.WakeBy(r.Now().Add(time.Second), "NodeImage %s is being written by somebody else", s.image.Name)
@@ -454,7 +457,7 @@ func (r *round) status(t *tally, over bool, problem string) v1beta1.ImagePullJob
 
 // report writes the status when it differs: at once when the job begins or ends, else at most once in statusPause.
 func (r *round) report(status v1beta1.ImagePullJobStatus) {
-	patch := decide.Difference(map[string]any{"status": r.job.Status}, map[string]any{"status": status})
+	patch := decide.StatusChange(r.job.HasStatus, r.job.Status, status)
 	if patch == nil || r.job.UnderWay != nil || !r.MayTry(ReportStatus) {
 		return
 	}

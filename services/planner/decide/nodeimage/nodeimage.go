@@ -334,7 +334,10 @@ func (r *round) reportStatus() {
 			status.FirstSyncStatus.Status, status.FirstSyncStatus.Message = v1beta1.SyncStatusFailed, "some images could not be pulled"
 		}
 	}
-	patch := decide.Difference(map[string]any{"status": r.image.Status}, map[string]any{"status": status})
+	patch := decide.StatusChange(r.image.HasStatus, r.image.Status, status)
+	if status.Desired == 0 && !r.image.HasStatus {
+		return // nothing was ever asked for
+	}
 	if patch == nil || r.image.UnderWay != nil || r.Writes() || !r.MayTry(ReportStatus) {
 		return
 	}

@@ -83,13 +83,13 @@ func (r *round) judge(c *container) state {
 	if held.Phase == succeeded || held.Phase == failed {
 		return held
 	}
-	next := state{Name: c.Name, Phase: pending, IsKilled: held.IsKilled || r.stopped(c)}
+	next := state{Name: c.Name, Phase: pending, IsKilled: held.IsKilled || r.stopOf(c) != nil}
 	now := r.statusOf(c.Name)
 	switch {
 	case now == nil:
 		next.Message = "not found container on Node"
 	case r.strategy.ForceRecreate && !next.IsKilled:
-	case !replaced(c, now):
+	case !r.replaced(c, now):
 		if next.IsKilled || now.State.Terminated != nil {
 			next.Phase = recreating
 			if r.staysDown(now) && next.IsKilled {
@@ -129,8 +129,12 @@ func (r *round) staysDown(now *world.ContainerStatus) bool {
 		r.pod.RestartPolicy == string(corev1.RestartPolicyOnFailure) && now.State.Terminated.ExitCode == 0
 }
 
-// replaced says whether another container runs than when the request was made.
-func replaced(c *container, now *world.ContainerStatus) bool {
+// replaced says whether another container runs than when the request was made, or, of one that it has stopped since, than the
+// one that it stopped.
+func (r *round) replaced(c *container, now *world.ContainerStatus) bool {
+	if stop := r.stopOf(c); stop != nil {
+		return stopping.BareID(now.ContainerID) != stop.Target
+	}
 	was := c.StatusContext
 	return was != nil && (now.ContainerID != was.ContainerID || now.RestartCount > was.RestartCount)
 }
@@ -160,11 +164,16 @@ func (r *round) target(c *container) string {
 	return id
 }
 
-// stopped says whether this request has stopped a container, whatever runs in its place by now.
-func (r *round) stopped(c *container) bool {
-	return slices.ContainsFunc(r.World.EndedCalls(r.pod.Node, world.Stop, r.request.UID), func(call *world.Call) bool {
-		return call.Applied() && call.Container == c.Name
-	})
+// stopOf returns the newest call by which this request has stopped a container, whatever runs in its place by now; nil: it has
+// not, or long ago.
+func (r *round) stopOf(c *container) *world.Call {
+	var newest *world.Call
+	for _, call := range r.World.EndedCalls(r.pod.Node, world.Stop, r.request.UID) {
+		if call.Applied() && call.Container == c.Name {
+			newest = call
+		}
+	}
+	return newest
 }
 
 // stop brings a container to its end (R17). It notes in one what came of it, and returns whether the agent of the node does not
@@ -193,7 +202,7 @@ func (r *round) snapshot() {
 	for i := range r.request.Spec.Containers {
 		c := &r.request.Spec.Containers[i]
 		now := r.statusOf(c.Name)
-		if now == nil || now.State.Running.StartedAt.IsZero() || !replaced(c, now) {
+		if now == nil || now.State.Running.StartedAt.IsZero() || !r.replaced(c, now) {
 			continue
 		}
 		snapshot = append(snapshot, v1beta1.ContainerRecreateRequestSyncContainerStatus{

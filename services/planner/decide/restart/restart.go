@@ -168,6 +168,9 @@ func (r *round) mark(shut bool, code, why string, args ...any) bool {
 		return true
 	}
 	if _, shown := r.World.Pod(world.Ref{Resource: world.ResourcePods, Namespace: r.pod.Namespace, Name: r.pod.Name}); shown.UnderWay != nil {
+		if shown.UnderWay.Workload == r.request.UID {
+			return false
+		}
 		r.WakeBy(r.Now().Add(time.Second), "Pod %s is being written by somebody else", r.pod.Name)
 	} else if r.MayTry(code) {
 		r.Append(decide.PatchPod(r.pod, "status", map[string]any{"status": map[string]any{"conditions": conditions}}, decide.Why(code, why, args...)))
@@ -202,7 +205,7 @@ func (r *round) tidy(finalizers []string, labels map[string]string, why string) 
 func (r *round) clean() {
 	finalizers, labels := r.request.Finalizers, r.request.Labels
 	if slices.Contains(finalizers, acquired) {
-		if r.pod != nil && !r.pod.Terminating && !r.mark(false, ReleaseReady, "the containers are restarted, the Pod may be ready") {
+		if r.pod != nil && !r.pod.Terminating && !r.mark(false, ReleaseReady, "the request no longer keeps the Pod from being ready") {
 			return
 		}
 		finalizers = slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool { return f == acquired })
@@ -234,7 +237,7 @@ func (r *round) clean() {
 
 // report writes the status when it differs.
 func (r *round) report() {
-	patch := decide.Difference(map[string]any{"status": r.request.Status}, map[string]any{"status": r.status})
+	patch := decide.StatusChange(r.request.HasStatus, r.request.Status, r.status)
 	if patch == nil || r.request.UnderWay != nil || r.Writes() || !r.MayTry(ReportStatus) {
 		return
 	}

@@ -104,8 +104,10 @@ func CallOf(w *world.World, pod *world.Pod, workload types.UID, verb world.Verb,
 
 // BareID is a container's identity without the scheme that Pod status puts in front.
 func BareID(id string) string {
-	_, bare, _ := strings.Cut(id, "://")
-	return bare
+	if _, bare, has := strings.Cut(id, "://"); has {
+		return bare
+	}
+	return id
 }
 
 // hookOf words the preStop hook; nil: there is none.
