@@ -28,6 +28,16 @@ const (
 	TypePodGone      = "pod-gone"
 	TypeClaimDeleted = "claim-deleted"
 	TypeWriteRefused = "write-refused"
+
+	TypeImagePulled       = "image-pulled"
+	TypeImagePullFailed   = "image-pull-failed"
+	TypePullJobCreated    = "pull-job-created"
+	TypePullJobDeleted    = "pull-job-deleted"
+	TypePullJobRefused    = "pull-job-refused"
+	TypeRestartStarted    = "restart-started"
+	TypeRestartCompleted  = "restart-completed"
+	TypeContainerStopping = "container-stopping"
+	TypeHookFailed        = "hook-failed"
 )
 
 // Data of each type, by type.
@@ -36,6 +46,9 @@ var Data = map[string]any{
 	TypeCompleted: Completed{}, TypeScaled: Scaled{}, TypeScaleLimited: ScaleLimited{}, TypePodCreated: Pod{}, TypePodUpdating: PodUpdating{},
 	TypePodReplacing: PodUpdating{}, TypePodUpdated: PodUpdated{}, TypePodFailed: PodFailed{}, TypePodDeleted: PodDeleted{}, TypePodGone: Pod{},
 	TypeClaimDeleted: ClaimDeleted{}, TypeWriteRefused: WriteRefused{},
+	TypeImagePulled: ImagePulled{}, TypeImagePullFailed: ImagePullFailed{}, TypePullJobCreated: PullJob{}, TypePullJobDeleted: PullJob{},
+	TypePullJobRefused: PullJob{}, TypeRestartStarted: Restart{}, TypeRestartCompleted: Restart{}, TypeContainerStopping: ContainerStopping{},
+	TypeHookFailed: HookFailed{},
 }
 
 // SchemaBase begins the names of all schemas; the type and ".json" follow.
@@ -264,4 +277,72 @@ type WriteRefused struct {
 	Error Reason `json:"error"`
 	// Attempt counts how often in a row this was refused, from 1.
 	Attempt int `json:"attempt"`
+}
+
+// ImagePulled is the data of image-pulled, of a NodeImage: a node has an image that it was asked for.
+type ImagePulled struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Node by name.
+	Node string `json:"node"`
+	// Image with tag or digest.
+	Image string `json:"image"`
+	// Seconds from the first attempt, as the status tells them.
+	Seconds float64 `json:"seconds"`
+}
+
+// ImagePullFailed is the data of image-pull-failed, of a NodeImage and of each ImagePullJob that wanted the image: a node could not
+// pull it, all attempts made.
+type ImagePullFailed struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Node by name.
+	Node string `json:"node"`
+	// Image with tag or digest.
+	Image string `json:"image"`
+	// Error is what the last attempt said.
+	Error string `json:"error"`
+}
+
+// PullJob is the data of pull-job-created, pull-job-deleted and pull-job-refused, of an ImageListPullJob or a CloneSet.
+type PullJob struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Job by name.
+	Job string `json:"job"`
+	// Image that it pulls; absent where it is not known any more.
+	Image string `json:"image,omitempty"`
+	// Error is what the API server said; absent unless it refused.
+	Error string `json:"error,omitempty"`
+}
+
+// Restart is the data of restart-started and restart-completed, of a ContainerRecreateRequest.
+type Restart struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Pod by name.
+	Pod string `json:"pod"`
+	// Succeeded containers, and Failed ones, by name, in the order of the request.
+	Succeeded []string `json:"succeeded"`
+	Failed    []string `json:"failed"`
+}
+
+// ContainerStopping is the data of container-stopping, of a Pod: its container is being stopped, the hook first.
+type ContainerStopping struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Container by name.
+	Container string `json:"container"`
+	// By is the workload that wants it, as Kind/name.
+	By string `json:"by"`
+}
+
+// HookFailed is the data of hook-failed, of a Pod: what a container wanted done before it stops failed; it is stopped all the same.
+type HookFailed struct {
+	// Message is one sentence for people.
+	Message string `json:"message"`
+	// Container by name.
+	Container string `json:"container"`
+	// Error is what the agent of the node said.
+	Error string `json:"error"`
 }

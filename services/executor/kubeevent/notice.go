@@ -3,6 +3,7 @@ package kubeevent
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,8 +14,11 @@ import (
 	"shiplog.dev/services/planner/decide/cloneset"
 )
 
-// component is the source of a CloneSet's Events (cloneset section 4).
-const component = "cloneset-controller"
+// components are the sources of Events by the kind that they are about (cloneset 4, image-pull 4, container-restart 4).
+var components = map[string]string{
+	"CloneSet": "cloneset-controller", "NodeImage": "kruise-daemon-imagepuller", "ImagePullJob": "kruise-daemon-imagepuller",
+	"ImageListPullJob": "imagelistpulljob-controller", "ContainerRecreateRequest": "containerrecreaterequest-controller", "Pod": "kruise-daemon-crr",
+}
 
 // Reasons of Events: those of OpenKruise, by which people filter and alert (cloneset section 4), then ours.
 const (
@@ -31,6 +35,17 @@ const (
 
 	completedUpdatePodInPlace = "CompletedUpdatePodInPlace" // inplace-update D24
 	invalidSpec               = "InvalidSpec"               // the spec cannot be acted on
+
+	pullImageSucceed = "PullImageSucceed"
+	pullImageFailed  = "PullImageFailed"
+	createdPullJob   = "CreatedImagePullJob"
+	failedPullJob    = "FailedCreateImagePullJob"
+	createdListJob   = "Successful create ImagePullJob"
+	deletedListJob   = "Successful delete ImagePullJob"
+	recreating       = "Recreating" // container-restart D14
+	completed        = "Completed"
+	killing          = "Killing"
+	hookFailed       = "FailedPreStopHook"
 )
 
 // notice is one thing that an Event tells.
@@ -41,6 +56,8 @@ type notice struct {
 	workload        *shiplogv1.ObjectRef
 	warning         bool
 	reason, message string
+	// container of a Pod that it is about; empty: it is about the whole object.
+	container string
 }
 
 // noticeOf returns what a rollout event has to say to users of Kubernetes; nil: nothing.
@@ -86,6 +103,34 @@ func noticeOf(task *journal.Task) *notice {
 			n.warning = true
 			say(invalidSpec, "%s", data.Detail)
 		}
+	case rolloutevent.TypeImagePulled:
+		if data := (rolloutevent.ImagePulled{}); read(&data) {
+			say(pullImageSucceed, "Image %s, ecalpsedTime %v", data.Image, time.Duration(data.Seconds*float64(time.Second)))
+		}
+	case rolloutevent.TypeImagePullFailed:
+		if data := (rolloutevent.ImagePullFailed{}); read(&data) {
+			n.warning = true
+			say(pullImageFailed, "Image %s %s on node %s", data.Image, data.Error, data.Node)
+		}
+	case rolloutevent.TypePullJobCreated, rolloutevent.TypePullJobDeleted, rolloutevent.TypePullJobRefused:
+		if data := (rolloutevent.PullJob{}); read(&data) {
+			pullJob(event, data, say)
+		}
+	case rolloutevent.TypeRestartStarted, rolloutevent.TypeRestartCompleted:
+		if data := (rolloutevent.Restart{}); read(&data) {
+			n.warning = len(data.Failed) > 0
+			say(map[string]string{rolloutevent.TypeRestartStarted: recreating, rolloutevent.TypeRestartCompleted: completed}[event.GetType()], "%s", data.Message)
+		}
+	case rolloutevent.TypeContainerStopping:
+		if data := (rolloutevent.ContainerStopping{}); read(&data) {
+			n.container = data.Container
+			say(killing, "Stopping container %s by %s", data.Container, strings.Replace(data.By, "/", " ", 1))
+		}
+	case rolloutevent.TypeHookFailed:
+		if data := (rolloutevent.HookFailed{}); read(&data) {
+			n.warning, n.container = true, data.Container
+			say(hookFailed, "%s", data.Error)
+		}
 	case rolloutevent.TypeWriteRefused:
 		if data := (rolloutevent.WriteRefused{}); read(&data) {
 			n.warning = true
@@ -96,6 +141,25 @@ func noticeOf(task *journal.Task) *notice {
 		return nil
 	}
 	return n
+}
+
+// pullJob words what became of an ImagePullJob, for a list or for a CloneSet.
+func pullJob(event *shiplogv1.RolloutEvent, data rolloutevent.PullJob, say func(reason, format string, args ...any)) {
+	list := event.GetKind() == "ImageListPullJob"
+	switch event.GetType() {
+	case rolloutevent.TypePullJobCreated:
+		if list {
+			say(createdListJob, "Create 1 ImagePullJob")
+		} else {
+			say(createdPullJob, "created ImagePullJob %s for image: %s", data.Job, data.Image)
+		}
+	case rolloutevent.TypePullJobDeleted:
+		if list {
+			say(deletedListJob, "Delete 1 ImagePullJob")
+		}
+	case rolloutevent.TypePullJobRefused:
+		say(failedPullJob, "failed to create ImagePullJob %s: %s", data.Job, data.Error)
+	}
 }
 
 // refused words a refusal; of a Pod that was not created only the name is told (cloneset D20).

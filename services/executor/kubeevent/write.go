@@ -1,6 +1,7 @@
 package kubeevent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
 )
 
@@ -67,24 +69,33 @@ func (w *writer) eventOf(notices []*notice) *corev1.Event {
 	for i, sequence := range sequences(notices) {
 		positions[i] = strconv.FormatUint(sequence, 10)
 	}
-	o := first.workload
+	o, component := first.workload, components[first.kind]
+	fieldPath := ""
+	if first.container != "" {
+		fieldPath = "spec.containers{" + first.container + "}"
+	}
 	message := last.message
 	if more := len(notices) - 1; more > 0 {
 		message = fmt.Sprintf("%s, and %d more; see all: shiplog timeline %s/%s -n %s", shortened(last.message, maxMessage-300), more, strings.ToLower(first.kind), o.GetName(), o.GetNamespace())
 	}
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: o.GetNamespace(), Name: o.GetName() + "." + hex.EncodeToString(sum[:8]),
+			Namespace: namespaceOf(o), Name: o.GetName() + "." + hex.EncodeToString(sum[:8]),
 			Annotations: map[string]string{entriesAnnotation: strings.Join(positions, ",")},
 		},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: schema.GroupVersion{Group: o.GetGroup(), Version: o.GetVersion()}.String(), Kind: first.kind,
-			Namespace: o.GetNamespace(), Name: o.GetName(), UID: types.UID(o.GetUid()),
+			Namespace: o.GetNamespace(), Name: o.GetName(), UID: types.UID(o.GetUid()), FieldPath: fieldPath,
 		},
 		Type: last.eventType(), Reason: first.reason, Message: shortened(message, maxMessage), Count: int32(len(notices)),
 		Source: corev1.EventSource{Component: component}, ReportingController: component, ReportingInstance: w.options.Writer,
 		FirstTimestamp: metav1.NewTime(first.at), LastTimestamp: metav1.NewTime(last.at),
 	}
+}
+
+// namespaceOf is where Events about an object are: those of an object without a namespace stand in the default one.
+func namespaceOf(o *shiplogv1.ObjectRef) string {
+	return cmp.Or(o.GetNamespace(), metav1.NamespaceDefault)
 }
 
 // shortened cuts a text to a number of bytes, at a rune's end.
@@ -100,7 +111,7 @@ func (w *writer) toldBy(ctx context.Context, n *notice) map[uint64]bool {
 	told := map[uint64]bool{}
 	bounded, cancel := context.WithTimeout(ctx, writeWithin)
 	defer cancel()
-	list, err := w.client.Events(n.workload.GetNamespace()).List(bounded, metav1.ListOptions{
+	list, err := w.client.Events(namespaceOf(n.workload)).List(bounded, metav1.ListOptions{
 		FieldSelector: fields.Set{"involvedObject.uid": n.workload.GetUid(), "reason": n.reason}.String(),
 	})
 	if err != nil {

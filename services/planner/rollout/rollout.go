@@ -101,9 +101,25 @@ func (t *Tracker) Fold(w *world.World, change world.Change) []Event {
 			if after, _ := w.Pod(ref); after != before {
 				s.pod(before, after)
 			}
+		case *world.NodeImage:
+			before := w.NodeImage(ref.Name)
+			w.Fold(change)
+			if after := w.NodeImage(ref.Name); after != before {
+				s.nodeImage(before, after)
+			}
+		case *world.RestartRequest:
+			before := w.RestartRequest(ref)
+			w.Fold(change)
+			if after := w.RestartRequest(ref); after != before {
+				s.restartRequest(before, after)
+			}
 		default:
 			w.Fold(change)
 		}
+	case *shiplogv1.Entry_CallObserved:
+		before := w.CallBy(change.Entry.GetCause())
+		w.Fold(change)
+		s.call(before, w.CallBy(change.Entry.GetCause()))
 	case *shiplogv1.Entry_ObjectDeleted:
 		ref := world.RefOf(kind.ObjectDeleted.GetObject())
 		set := w.CloneSet(ref)
@@ -122,6 +138,13 @@ func (t *Tracker) Fold(w *world.World, change world.Change) []Event {
 		t.batch.add(w, change)
 		w.Fold(change)
 	case *shiplogv1.Entry_Outcome:
+		if called := w.CallBy(change.Entry.GetCause()); called != nil {
+			w.Fold(change)
+			if after := w.CallBy(change.Entry.GetCause()); after != called {
+				s.call(called, after)
+			}
+			break
+		}
 		under := w.Command(change.Entry.GetCause())
 		if under == nil {
 			w.Fold(change)
@@ -129,7 +152,11 @@ func (t *Tracker) Fold(w *world.World, change world.Change) []Event {
 		}
 		_, shown := w.Pod(under.Object)
 		w.Fold(change)
-		s.outcome(under, shown, kind.Outcome)
+		if under.Object.Resource == world.ResourceImagePullJobs {
+			s.pullJob(under, kind.Outcome)
+		} else {
+			s.outcome(under, shown, kind.Outcome)
+		}
 	default:
 		w.Fold(change)
 	}
