@@ -29,6 +29,8 @@ var homes = map[string]string{
 	"services/planner/scenario/testdata/cloneset": "cloneset",
 	"services/planner/decide/cloneset":            "cloneset",
 	"services/planner/decide/inplace":             "inplace-update",
+	"services/planner/scenario/testdata/image":    "image-pull",
+	"services/planner/scenario/testdata/restart":  "container-restart",
 }
 
 // rule is one line of a list.
@@ -129,7 +131,7 @@ func readList(t *testing.T, name string) []*rule {
 	return out
 }
 
-var token = regexp.MustCompile(`cloneset|inplace-update|inplace|\b([RAD])([0-9]+)(?:\.[0-9]+)?(?:(?: to |-)[RAD]([0-9]+))?`)
+var token = regexp.MustCompile(`cloneset|inplace-update|inplace|image-pull|container-restart|pod-probe|\b([RADB])([0-9]+)(?:\.[0-9]+|[a-c]\b)?(?:(?: to |-)[RADB]([0-9]+))?`)
 
 // mentioned returns the rules that a text names, as "cloneset R26". The name of a spec holds until another one comes; before
 // the first, numbers belong to the given spec, or to none.
@@ -137,8 +139,8 @@ func mentioned(text, spec string) []string {
 	var out []string
 	for _, match := range token.FindAllStringSubmatch(text, -1) {
 		switch match[0] {
-		case "cloneset":
-			spec = "cloneset"
+		case "cloneset", "image-pull", "container-restart", "pod-probe":
+			spec = match[0]
 			continue
 		case "inplace-update", "inplace":
 			spec = "inplace-update"

@@ -174,6 +174,11 @@ func shown[T any](w *World, held map[Ref]*T, ref Ref, mark func(*T, *UnderWay)) 
 	return &out
 }
 
+// Nodes returns all Nodes, by name.
+func (w *World) Nodes() []*Node {
+	return slices.SortedFunc(maps.Values(w.nodes), func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
+}
+
 // Node returns a node, or nil.
 func (w *World) Node(name string) *Node { return w.nodes[name] }
 

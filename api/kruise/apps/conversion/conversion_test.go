@@ -277,3 +277,69 @@ func withoutSaved(whole map[string]any) map[string]any {
 	}
 	return whole
 }
+
+// container-restart 2.4: what v1alpha1 says in annotations, v1beta1 says in its status; both ways are exact, and what cannot be
+// read stays as it is.
+func TestRestartRequests(t *testing.T) {
+	const snapshot, acquired = "crr.apps.kruise.io/sync-container-statuses", "crr.apps.kruise.io/unready-acquired"
+	one := `[{"name":"main","ready":true,"restartCount":2,"containerID":"containerd://a"}]`
+	seen := convertRestart(t, restart(t, alpha, `{metadata: {annotations: {`+snapshot+`: '`+one+`', `+acquired+`: "2026-01-15T10:00:00+02:00"}}, status: {phase: Recreating}}`), beta)
+	status, _ := json.Marshal(seen["status"])
+	for _, want := range []string{`"containerID":"containerd://a"`, `"lastTransitionTime":"2026-01-15T08:00:00Z"`, `"type":"PreRecreateGrace"`} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("v1beta1 has status %s, want %s in it", status, want)
+		}
+	}
+	if annotations(seen)[snapshot] != one {
+		t.Error("the annotation is gone on the way up: a writer of v1alpha1 would lose it")
+	}
+	down := convertRestart(t, restart(t, beta, `status: {phase: Recreating, containerStatusSnapshot: `+one+`, conditions: [{type: PreRecreateGrace, status: "True", reason: PreRecreateGrace, message: m, lastTransitionTime: "2026-01-15T08:00:00Z"}]}`), alpha)
+	if got := annotations(down)[acquired]; got != "2026-01-15T08:00:00Z" {
+		t.Errorf("v1alpha1 says %q", got)
+	}
+	if _, has := down["status"].(map[string]any)["conditions"]; has {
+		t.Error("v1alpha1 has conditions")
+	}
+	for _, way := range []struct{ from, to string }{{alpha, beta}, {beta, alpha}} {
+		t.Run(way.from, rapid.MakeCheck(func(t *rapid.T) {
+			whole := anyRestart(way.from).Draw(t, "object")
+			equal(t, convertRestart(t, convertRestart(t, whole, way.to), way.from), whole)
+		}))
+	}
+}
+
+func restart(t failer, version, text string) map[string]any {
+	whole := object(t, version, text)
+	whole["kind"] = "ContainerRecreateRequest"
+	return whole
+}
+
+func convertRestart(t failer, whole map[string]any, version string) map[string]any {
+	t.Helper()
+	return convert(t, whole, version)
+}
+
+func anyRestart(version string) *rapid.Generator[map[string]any] {
+	return rapid.Custom(func(t *rapid.T) map[string]any {
+		times := []any{"2026-01-15T08:00:00Z", "2026-01-15T10:00:00+02:00", "2026-01-15T08:00:00.5Z", "yesterday", ""}
+		snapshots := []any{`[{"name":"a","ready":true,"restartCount":1}]`, `[]`, `{`, `null`, `[ {"name":"a", "ready":false, "restartCount":1, "containerID":"x"} ]`}
+		status := map[string][]any{"phase": {"Recreating", "Completed"}, "message": {"m"}}
+		if version == beta {
+			status["containerStatusSnapshot"] = []any{[]any{}, []any{map[string]any{"name": "a", "ready": true, "restartCount": json.Number("1")}}}
+			condition := func(kind, value string, at any) any {
+				return map[string]any{"type": kind, "status": value, "reason": "r", "message": "m", "lastTransitionTime": at}
+			}
+			status["conditions"] = []any{[]any{}, []any{condition("PreRecreateGrace", "True", "2026-01-15T08:00:00Z")},
+				[]any{condition("PreRecreateGrace", "False", "2026-01-15T08:00:00Z"), condition("Other", "True", "2026-01-15T09:00:00Z")}}
+		}
+		metadata := map[string]any{"name": "again"}
+		if m := some(t, map[string][]any{"crr.apps.kruise.io/sync-container-statuses": snapshots, "crr.apps.kruise.io/unready-acquired": times, "a": {"b"}}); len(m) > 0 {
+			metadata["annotations"] = m
+		}
+		whole := map[string]any{"apiVersion": version, "kind": "ContainerRecreateRequest", "metadata": metadata, "spec": map[string]any{"podName": "web"}}
+		if s := some(t, status); len(s) > 0 {
+			whole["status"] = s
+		}
+		return whole
+	})
+}

@@ -118,7 +118,7 @@ func UpdateOrder(w *world.World, ref world.Ref, pods []*world.Pod) []*world.Pod 
 	round := newRound(w, ref, set, spec, &decide.Decision{})
 	round.findRevisions()
 	round.gather()
-	round.updates = calculate(round.counts(false), spec)
+	round.updates.update = 1 // whatever the partition says, the order is that of Pods that are not at the revision
 	ranks := map[string]int{}
 	for i, candidate := range round.candidates() {
 		ranks[candidate.Name] = i - len(round.pods)

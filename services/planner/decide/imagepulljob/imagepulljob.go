@@ -430,6 +430,8 @@ func (r *round) status(t *tally, over bool, problem string) v1beta1.ImagePullJob
 	case problem != "":
 		status.Message = problem
 		return status
+	case len(t.nodes) == 0 && nodeimage.Awaited(r.World): // they may be what the job is about
+		status.Message = messageIdle
 	case always && t.succeeded+t.failed == len(t.nodes):
 		status.CompletionTime, status.Message = r.stamp(), messageCompleted
 	case over && always:

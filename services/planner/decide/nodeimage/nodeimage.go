@@ -87,9 +87,16 @@ type round struct {
 	image *world.NodeImage
 }
 
+// Awaited says whether a Node is about to get its NodeImage.
+func Awaited(w *world.World) bool {
+	return slices.ContainsFunc(w.Nodes(), func(node *world.Node) bool { return w.NodeImage(node.Name) == nil && node.Ready && eligible(node) })
+}
+
+func eligible(node *world.Node) bool { return !node.Terminating && node.Labels[virtualLabel] != virtualNode }
+
 // create makes the NodeImage of a Node that has been ready for a while (R3).
 func (r *round) create() {
-	if r.node.Terminating || r.node.Labels[virtualLabel] == virtualNode || !r.node.Ready || r.World.Writing(r.Ref) != nil {
+	if !eligible(r.node) || !r.node.Ready || r.World.Writing(r.Ref) != nil {
 		return
 	}
 	delay := SettingsOf(r.World).CreationDelay
