@@ -92,7 +92,9 @@ func Awaited(w *world.World) bool {
 	return slices.ContainsFunc(w.Nodes(), func(node *world.Node) bool { return w.NodeImage(node.Name) == nil && node.Ready && eligible(node) })
 }
 
-func eligible(node *world.Node) bool { return !node.Terminating && node.Labels[virtualLabel] != virtualNode }
+func eligible(node *world.Node) bool {
+	return !node.Terminating && node.Labels[virtualLabel] != virtualNode
+}
 
 // create makes the NodeImage of a Node that has been ready for a while (R3).
 func (r *round) create() {
