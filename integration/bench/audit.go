@@ -1,76 +1,26 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
-	"io"
-	"os"
 	"slices"
-	"strings"
 	"time"
+
+	"shiplog.dev/integration/testbed"
 )
 
-// audit is what is read of one line of the API server's audit log.
+// audit remembers the API server's audit log.
 type audit struct {
-	Verb      string `json:"verb"`
-	UserAgent string `json:"userAgent"`
-	ObjectRef struct {
-		Resource    string `json:"resource"`
-		Namespace   string `json:"namespace"`
-		Name        string `json:"name"`
-		Subresource string `json:"subresource"`
-	} `json:"objectRef"`
-	ResponseStatus struct {
-		Code int `json:"code"`
-	} `json:"responseStatus"`
-	Received time.Time `json:"requestReceivedTimestamp"`
-	Answered time.Time `json:"stageTimestamp"`
-}
-
-func (a audit) writes() bool {
-	switch a.Verb {
-	case "create", "update", "patch", "delete", "deletecollection":
-		return true
-	}
-	return false
-}
-
-// ours says whether a request came from a service of Shiplog.
-func (a audit) ours() bool { return strings.HasPrefix(a.UserAgent, "shiplog-") }
-
-// auditLog reads the API server's audit log as it grows.
-type auditLog struct {
-	path  string
-	read  int64 // bytes read so far
-	lines []audit
+	log   *testbed.AuditLog
+	lines []testbed.Audit
 }
 
 // since returns the finished requests that were received after mark, in the order in which they finished.
-func (l *auditLog) since(mark time.Time) ([]audit, error) {
-	file, err := os.Open(l.path)
+func (l *audit) since(mark time.Time) ([]testbed.Audit, error) {
+	next, err := l.log.Next()
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	if _, err := file.Seek(l.read, io.SeekStart); err != nil {
-		return nil, err
-	}
-	reader := bufio.NewReaderSize(file, 1<<16)
-	for {
-		text, err := reader.ReadBytes('\n')
-		if err == io.EOF {
-			break // what is there of the last line is read next time
-		}
-		if err != nil {
-			return nil, err
-		}
-		l.read += int64(len(text))
-		var line audit
-		if json.Unmarshal(text, &line) == nil {
-			l.lines = append(l.lines, line)
-		}
-	}
-	var out []audit
+	l.lines = append(l.lines, next...)
+	var out []testbed.Audit
 	for _, line := range l.lines {
 		if line.Received.After(mark) {
 			out = append(out, line)
@@ -87,7 +37,7 @@ func (b *bench) writes(mark time.Time) (written, error) {
 	var out written
 	lines, err := b.audit.since(mark)
 	for _, a := range lines {
-		if !a.ours() || !a.writes() {
+		if !a.Ours() || !a.Writes() {
 			continue
 		}
 		switch a.ObjectRef.Resource {
@@ -109,13 +59,13 @@ func (b *bench) delays(mark time.Time, name string) (sinceAnswer, sinceRequest [
 	if err != nil {
 		return nil, nil, err
 	}
-	slices.SortFunc(lines, func(x, y audit) int { return x.Received.Compare(y.Received) })
-	var change *audit
+	slices.SortFunc(lines, func(x, y testbed.Audit) int { return x.Received.Compare(y.Received) })
+	var change *testbed.Audit
 	for i, a := range lines {
 		switch {
-		case a.ObjectRef.Resource == "clonesets" && a.ObjectRef.Name == name && a.Verb == "patch" && !a.ours():
+		case a.ObjectRef.Resource == "clonesets" && a.ObjectRef.Name == name && a.Verb == "patch" && !a.Ours():
 			change = &lines[i]
-		case a.ObjectRef.Resource == "pods" && a.ours() && a.writes() && change != nil:
+		case a.ObjectRef.Resource == "pods" && a.Ours() && a.Writes() && change != nil:
 			sinceAnswer = append(sinceAnswer, a.Received.Sub(change.Answered))
 			sinceRequest = append(sinceRequest, a.Received.Sub(change.Received))
 			change = nil

@@ -53,7 +53,7 @@ type bench struct {
 
 	cluster *testbed.Cluster
 	client  *kubernetes.Clientset
-	audit   auditLog
+	audit   audit
 	figures []figure
 
 	stateDir         string
@@ -80,7 +80,7 @@ func (b *bench) run(ctx context.Context) error {
 		return err
 	}
 	defer b.cluster.Down()
-	b.audit.path = filepath.Join(b.cluster.Dir, "audit.log")
+	b.audit.log = b.cluster.AuditLog()
 	config, err := b.cluster.Config()
 	if err != nil {
 		return err

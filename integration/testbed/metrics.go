@@ -27,7 +27,8 @@ func sumOf(text io.Reader, name string) (float64, error) {
 	return sum, scanner.Err()
 }
 
-func freeAddress() (string, error) {
+// FreeAddress returns an address of this machine at which nobody listens.
+func FreeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

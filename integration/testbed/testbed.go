@@ -5,6 +5,7 @@ package testbed
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,43 @@ func (c *Cluster) Down() error {
 	return nil
 }
 
+// Pid returns the process id of a component, for example "kube-apiserver". One that ends is started again, under another id.
+func (c *Cluster) Pid(component string) (int, error) {
+	data, err := os.ReadFile(filepath.Join(c.Dir, "cluster.json"))
+	if err != nil {
+		return 0, fmt.Errorf("look for %s: %w", component, err)
+	}
+	var state struct{ Processes map[string]int }
+	if err := json.Unmarshal(data, &state); err != nil {
+		return 0, fmt.Errorf("look for %s: %w", component, err)
+	}
+	pid := state.Processes[component]
+	if pid <= 0 {
+		return 0, fmt.Errorf("look for %s: the cluster in %s has none", component, c.Dir)
+	}
+	return pid, nil
+}
+
+// Socket returns the address of the container runtime of a real node.
+func (c *Cluster) Socket(node string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(c.Dir, "cluster.json"))
+	if err != nil {
+		return "", fmt.Errorf("look for node %s: %w", node, err)
+	}
+	var state struct {
+		Nodes []struct{ Name, Socket string }
+	}
+	if err := json.Unmarshal(data, &state); err != nil {
+		return "", fmt.Errorf("look for node %s: %w", node, err)
+	}
+	for _, n := range state.Nodes {
+		if n.Name == node && n.Socket != "" {
+			return "unix://" + n.Socket, nil
+		}
+	}
+	return "", fmt.Errorf("look for node %s: the cluster in %s has no such real node", node, c.Dir)
+}
+
 // Config returns how to reach the API server, without a limit on requests.
 func (c *Cluster) Config() (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
@@ -125,10 +163,11 @@ func Output(arguments ...string) (string, error) {
 	return string(out), nil
 }
 
-// Process is a shiplog process.
+// Process is a process of the program, or of another one.
 type Process struct {
-	// Listen is the address of its health and metrics.
+	// Listen is the address of its health and metrics; empty for other programs than shiplog.
 	Listen  string
+	what    string
 	command *exec.Cmd
 	done    chan struct{}
 	err     error
@@ -163,16 +202,31 @@ func StartShiplog(arguments ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	return StartShiplogAt(program, nil, arguments...)
+}
+
+// StartShiplogAt is StartShiplog for the program at a path. What it says goes to out too; nil: only into its Output.
+func StartShiplogAt(program string, out io.Writer, arguments ...string) (*Process, error) {
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Listen: address, done: make(chan struct{})}
-	p.command = exec.Command(program, append(arguments, "--listen", address)...)
+	p, err := Start(program, out, append(arguments, "--listen", address)...)
+	if err != nil {
+		return nil, err
+	}
+	p.Listen = address
+	return p, nil
+}
+
+// Start starts a program. What it says goes to out too; nil: only into its Output. It dies with this process.
+func Start(program string, out io.Writer, arguments ...string) (*Process, error) {
+	p := &Process{what: filepath.Base(program), done: make(chan struct{}), output: lines{also: out}}
+	p.command = exec.Command(program, arguments...)
 	p.command.Stdout, p.command.Stderr = &p.output, &p.output
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.command.Start(); err != nil {
-		return nil, fmt.Errorf("start shiplog %s: %w", strings.Join(arguments, " "), err)
+		return nil, fmt.Errorf("start %s %s: %w", p.what, strings.Join(arguments, " "), err)
 	}
 	go func() {
 		p.err = p.command.Wait()
@@ -193,9 +247,9 @@ func (p *Process) Ready(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("shiplog is not ready: %w\n%s", ctx.Err(), p.Output())
+			return fmt.Errorf("%s is not ready: %w\n%s", p.what, ctx.Err(), p.Output())
 		case <-p.done:
-			return fmt.Errorf("shiplog ended: %w\n%s", p.err, p.Output())
+			return fmt.Errorf("%s ended: %w\n%s", p.what, p.err, p.Output())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -206,6 +260,15 @@ func (p *Process) Output() string { return p.output.String() }
 
 // Pid of the process.
 func (p *Process) Pid() int { return p.command.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Pause stops the process where it is, Resume lets it go on.
+func (p *Process) Pause() error { return p.command.Process.Signal(syscall.SIGSTOP) }
+
+// Resume see Pause.
+func (p *Process) Resume() error { return p.command.Process.Signal(syscall.SIGCONT) }
 
 // Kill ends the process at once, with nothing cleaned up.
 func (p *Process) Kill() {
@@ -220,10 +283,10 @@ func (p *Process) Stop() error {
 	case <-p.done:
 	case <-time.After(15 * time.Second):
 		p.Kill()
-		return fmt.Errorf("shiplog did not stop within 15 s:\n%s", p.Output())
+		return fmt.Errorf("%s did not stop within 15 s:\n%s", p.what, p.Output())
 	}
 	if p.err != nil {
-		return fmt.Errorf("shiplog did not stop cleanly: %w\n%s", p.err, p.Output())
+		return fmt.Errorf("%s did not stop cleanly: %w\n%s", p.what, p.err, p.Output())
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ import (
 
 const (
 	userAgent = "shiplog-executor"
+	// auditHeader lets a client name its request in the audit log.
+	auditHeader = "Audit-ID"
 	// maxAnswer bounds an answer's body; etcd takes no object of this size.
 	maxAnswer = 16 << 20
 )
@@ -53,6 +55,8 @@ type request struct {
 	query       url.Values
 	contentType string
 	body        []byte
+	// auditID names the request in the API server's audit log; empty: the API server makes one up.
+	auditID string
 }
 
 // answer is what came of a call. Without code nothing is known of its effect.
@@ -87,6 +91,9 @@ func (c *client) roundTrip(ctx context.Context, timeout time.Duration, r request
 	call.Header.Set("Accept", "application/json")
 	if r.contentType != "" {
 		call.Header.Set("Content-Type", r.contentType)
+	}
+	if r.auditID != "" {
+		call.Header.Set(auditHeader, r.auditID)
 	}
 	response, err := c.http.Do(call)
 	if err != nil {

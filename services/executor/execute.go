@@ -66,15 +66,19 @@ type call struct {
 	*client
 	command *shiplogv1.Command
 	ref     *shiplogv1.ObjectRef
-	timeout time.Duration
+	// sequence of the command in the log.
+	sequence uint64
+	timeout  time.Duration
 	// unsure: an earlier try, perhaps another executor's, may have had its effect.
 	unsure   bool
 	requests uint32
 }
 
-// send makes one request for the command.
+// send makes one request for the command. The API server's audit log has it as shiplog-COMMAND-REQUEST, so that whoever reads it
+// finds the reason in the log.
 func (c *call) send(ctx context.Context, r request) answer {
 	c.requests++
+	r.auditID = fmt.Sprintf("shiplog-%d-%d", c.sequence, c.requests)
 	return c.do(ctx, c.timeout, r)
 }
 
@@ -97,7 +101,7 @@ func (c *call) try(ctx context.Context) (verb string, v verdict) {
 func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv1.Entry, error) {
 	command := task.Entry.GetCommand()
 	start := e.time().Now()
-	c := &call{client: e.client, command: command, ref: command.GetObject(), timeout: e.request, unsure: task.Again}
+	c := &call{client: e.client, command: command, ref: command.GetObject(), sequence: task.Sequence, timeout: e.request, unsure: task.Again}
 	var verb string
 	var v verdict
 	for retry := e.backoff(); ; {

@@ -50,6 +50,9 @@ func server(t *testing.T, steps ...step) *rest.Config {
 		if r.Method != next.method || !strings.Contains(r.RequestURI+" "+string(body), next.want) {
 			t.Errorf("got %s %s %s, want %s with %q", r.Method, r.RequestURI, body, next.method, next.want)
 		}
+		if !strings.HasPrefix(r.Header.Get("Audit-ID"), "shiplog-") {
+			t.Errorf("%s %s does not name its command to the audit log", r.Method, r.RequestURI)
+		}
 		if next.hang {
 			<-r.Context().Done()
 			return
