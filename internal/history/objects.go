@@ -29,6 +29,8 @@ type Object struct {
 type Objects struct {
 	held map[world.Ref]*Object
 	gone map[world.Ref]uint64 // version of the deletion
+	// rewound is the sequence of the newest Rewound: versions before and after it do not compare.
+	rewound uint64
 }
 
 // NewObjects returns the objects before the first entry: none.
@@ -45,7 +47,7 @@ func (o *Objects) Show(record journal.Record) (before, after *Object) {
 		ref := world.RefOf(seen.GetObject())
 		version, _ := object.Version(seen.GetResourceVersion())
 		before = o.held[ref]
-		if before != nil && before.Version >= version || o.gone[ref] >= version {
+		if before != nil && before.Version >= version && before.Sequence > o.rewound || o.gone[ref] >= version {
 			return nil, nil
 		}
 		after = &Object{
@@ -57,11 +59,14 @@ func (o *Objects) Show(record journal.Record) (before, after *Object) {
 		ref := world.RefOf(kind.ObjectDeleted.GetObject())
 		version, _ := object.Version(kind.ObjectDeleted.GetResourceVersion())
 		before = o.held[ref]
-		if before != nil && before.Version > version {
+		if before != nil && before.Version > version && before.Sequence > o.rewound {
 			return nil, nil
 		}
 		o.gone[ref] = max(o.gone[ref], version)
 		delete(o.held, ref)
+	case *shiplogv1.Entry_Rewound:
+		o.rewound = record.Sequence
+		clear(o.gone)
 	}
 	return before, after
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Types of entries, by the words of the log. A wish is a command that only asks for a tick.
-var Types = []string{"fact", "deletion", "node", "call", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event"}
+var Types = []string{"fact", "deletion", "node", "call", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event", "rewound", "log-lost"}
 
 // TypeOf returns the type of an entry; "unknown" for one that this version does not know.
 func TypeOf(entry *shiplogv1.Entry) string {
@@ -28,6 +28,10 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "call"
 	case *shiplogv1.Entry_Vouched:
 		return "vouch"
+	case *shiplogv1.Entry_Rewound:
+		return "rewound"
+	case *shiplogv1.Entry_LogLost:
+		return "log-lost"
 	case *shiplogv1.Entry_Command:
 		if kind.Command.GetWakeAt() != nil {
 			return "wish"

@@ -78,9 +78,9 @@ func in(subject, space string) bool {
 func idOf(entry *shiplogv1.Entry) string {
 	switch kind := entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved:
-		return factID("seen", kind.ObjectObserved.GetObject(), kind.ObjectObserved.GetResourceVersion())
+		return factID("seen", kind.ObjectObserved.GetObject(), kind.ObjectObserved.GetResourceVersion(), kind.ObjectObserved.GetRewound())
 	case *shiplogv1.Entry_ObjectDeleted:
-		return factID("gone", kind.ObjectDeleted.GetObject(), kind.ObjectDeleted.GetResourceVersion())
+		return factID("gone", kind.ObjectDeleted.GetObject(), kind.ObjectDeleted.GetResourceVersion(), kind.ObjectDeleted.GetRewound())
 	case *shiplogv1.Entry_Outcome:
 		if entry.GetCause() != 0 {
 			return "out/" + strconv.FormatUint(entry.GetCause(), 10) + "/" + strconv.FormatUint(uint64(kind.Outcome.GetAttempt()), 10)
@@ -91,21 +91,25 @@ func idOf(entry *shiplogv1.Entry) string {
 	return ""
 }
 
-func factID(what string, object *shiplogv1.ObjectRef, version string) string {
+func factID(what string, object *shiplogv1.ObjectRef, version string, rewound uint64) string {
 	if object.GetUid() == "" || version == "" {
 		return ""
 	}
-	return what + "/" + encodeToken(object.GetUid()) + "/" + encodeToken(version)
+	id := what + "/" + encodeToken(object.GetUid()) + "/" + encodeToken(version)
+	if rewound > 0 { // the same version may be another state than before
+		id += "/" + strconv.FormatUint(rewound, 10)
+	}
+	return id
 }
 
 // appendable says whether Append may take the entry; the other kinds are written under the fence or by the log itself.
 func appendable(entry *shiplogv1.Entry) error {
 	switch entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Vouched, *shiplogv1.Entry_Outcome,
-		*shiplogv1.Entry_NodeObserved, *shiplogv1.Entry_CallObserved:
+		*shiplogv1.Entry_NodeObserved, *shiplogv1.Entry_CallObserved, *shiplogv1.Entry_Rewound, *shiplogv1.Entry_LogLost:
 		return nil
 	}
-	return errors.New("only facts, vouches and outcomes are appended without a fence")
+	return errors.New("only facts, vouches, outcomes and alarms are appended without a fence")
 }
 
 // message is an entry ready for the log.

@@ -145,7 +145,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		want.Duplicates = o.Retention
 	}
 	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
-		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceEvent + ".>",
+		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceEvent + ".>", spaceAlarm + ".>",
 		// Not all of a node's: what its agent says becomes an entry only when it has been checked.
 		spaceNode + ".*." + partCommand + ".>", spaceNode + ".*." + partFact + ".>", spaceNode + ".*." + partOutcome + ".>"} {
 		want.Subjects = append(want.Subjects, prefix+space)

@@ -23,15 +23,19 @@ const (
 	spaceNode    = "node"  // node.NODE.PART.VERB...: one node and its agent, apart so that a permission can name them
 	spaceSeal    = "seal"  // seal.planner
 	spaceEvent   = "event" // event.KIND.NAMESPACE.NAME.TYPE: rollout events, as CloudEvents in JSON
+	spaceAlarm   = "alarm" // alarm.rewound, alarm.log-lost: what breaks the thread of facts
 	// spaceLead is outside the stream: it carries the heartbeats of leaders.
 	spaceLead = "lead"
 )
 
 const (
-	root        = "shiplog"
-	fenceHolder = "planner"
-	coreToken   = "core"
-	emptyToken  = "_"
+	root         = "shiplog"
+	fenceHolder  = "planner"
+	alarmRewound = "rewound"
+	alarmLogLost = "log-lost"
+
+	coreToken  = "core"
+	emptyToken = "_"
 
 	// maxSubject is in bytes. A server takes 4 kB for a protocol line, which holds a reply subject too.
 	maxSubject = 2048
@@ -51,13 +55,13 @@ const (
 type Address struct {
 	// Cluster token, decoded.
 	Cluster string
-	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence, node or event.
+	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence, node, event or alarm.
 	Space string
 	// Shard of a cmd subject.
 	Shard uint32
 	// Object holds group, resource, namespace and name, in an event subject the last two; nil where the subject names none.
 	Object *shiplogv1.ObjectRef
-	// ID of a tick or of the wish that a wake subject remembers.
+	// ID of a tick or of the wish that a wake subject remembers, and what an alarm is about.
 	ID string
 	// Node of a node subject, and its Part: cmd, fact or out. Verb of a command is pull, hook, stop, inspect or cancel, else it is
 	// runtime or call. Target is what a command is about, or the sequence of the command that a call is made by.
@@ -77,6 +81,10 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 		a.Space, a.Object = spaceFact, kind.ObjectDeleted.GetObject()
 	case *shiplogv1.Entry_Vouched:
 		a.Space = spaceVouch
+	case *shiplogv1.Entry_Rewound:
+		a.Space, a.ID = spaceAlarm, alarmRewound
+	case *shiplogv1.Entry_LogLost:
+		a.Space, a.ID = spaceAlarm, alarmLogLost
 	case *shiplogv1.Entry_Ticked:
 		a.Space, a.ID = spaceTick, kind.Ticked.GetId()
 	case *shiplogv1.Entry_Command:
@@ -169,7 +177,7 @@ func (a Address) String() string {
 		writeObject(&b, a.Object)
 	case spaceFact, spaceWish, spaceOutcome:
 		writeObject(&b, a.Object)
-	case spaceTick, spaceWake:
+	case spaceTick, spaceWake, spaceAlarm:
 		writeToken(&b, a.ID)
 	case spaceFence, spaceSeal:
 		b.WriteString("." + fenceHolder)
@@ -244,7 +252,7 @@ func ParseSubject(subject string) (Address, error) {
 			}
 		}
 		return a, nil
-	case spaceTick, spaceWake:
+	case spaceTick, spaceWake, spaceAlarm:
 		if len(rest) != 1 {
 			return fail("one identity expected")
 		}

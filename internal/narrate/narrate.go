@@ -28,6 +28,10 @@ func Entry(entry *shiplogv1.Entry) string {
 			seen.GetRuntimeName(), seen.GetRuntimeVersion())
 	case *shiplogv1.Entry_CallObserved:
 		return fmt.Sprintf("node/%s, command %d: %s", kind.CallObserved.GetNode(), entry.GetCause(), call(kind.CallObserved))
+	case *shiplogv1.Entry_Rewound:
+		return fmt.Sprintf("the API server went back from version %s to %s: etcd was restored; everything is read anew", kind.Rewound.GetSeen(), kind.Rewound.GetResourceVersion())
+	case *shiplogv1.Entry_LogLost:
+		return logLost(kind.LogLost)
 	case *shiplogv1.Entry_Vouched:
 		return fmt.Sprintf("facts were complete %s before", kind.Vouched.GetAge().AsDuration().Round(time.Millisecond))
 	case *shiplogv1.Entry_Ticked:
@@ -59,6 +63,14 @@ func call(called *shiplogv1.CallObserved) string {
 		return fmt.Sprintf("%s is under way, %d of %d bytes", called.GetTarget(), called.GetBytesDone(), called.GetBytesTotal())
 	}
 	return called.GetTarget() + " is under way"
+}
+
+func logLost(lost *shiplogv1.LogLost) string {
+	ends := "the log was empty"
+	if lost.GetLogEndsAt() != nil {
+		ends = "the log ended at " + lost.GetLogEndsAt().AsTime().Local().Format(time.DateTime)
+	}
+	return fmt.Sprintf("entries were lost: Shiplog wrote %s at %s, and %s", object(lost.GetObject()), lost.GetWrittenAt().AsTime().Local().Format(time.DateTime), ends)
 }
 
 // object names an object as kubectl does, with its namespace in front where it has one.

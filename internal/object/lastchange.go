@@ -15,7 +15,11 @@ const ownManager = "shiplog"
 
 // lastChange is the newest entry of managedFields that is not about the status. Its fields are raw JSON strings, quotes
 // included, that point into the object.
-type lastChange struct{ manager, operation, subresource, time, scaledBy []byte }
+type lastChange struct {
+	manager, operation, subresource, time, scaledBy []byte
+	// written is when this program wrote the object last, its status included.
+	written []byte
+}
 
 // read walks managedFields at i and returns where they end. Entries that are not objects are passed over.
 func (l *lastChange) read(raw []byte, i int) (int, error) {
@@ -44,8 +48,11 @@ func (l *lastChange) read(raw []byte, i int) (int, error) {
 		if string(one.subresource) == `"scale"` {
 			l.scaledBy = one.manager // who changes them otherwise takes them from this manager, and its entry goes
 		}
+		if err == nil && one.ours() && bytes.Compare(one.time, l.written) > 0 {
+			l.written = one.time
+		}
 		if err == nil && one.newerThan(l) {
-			one.scaledBy = l.scaledBy
+			one.scaledBy, one.written = l.scaledBy, l.written
 			*l = one
 		}
 		return end, err
@@ -68,10 +75,19 @@ func (l *lastChange) message() *shiplogv1.LastChange {
 		return nil
 	}
 	out := &shiplogv1.LastChange{Manager: text(l.manager), Operation: text(l.operation), Subresource: text(l.subresource), ScaledBy: text(l.scaledBy)}
-	if at, err := time.Parse(time.RFC3339, text(l.time)); err == nil {
+	if at := parseTime(l.time); !at.IsZero() {
 		out.Time = timestamppb.New(at)
 	}
 	return out
+}
+
+// parseTime reads a raw JSON string; zero: it is no time.
+func parseTime(raw []byte) time.Time {
+	at, err := time.Parse(time.RFC3339, text(raw))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // text takes the quotes off a raw JSON string. Managers with escapes in their names keep them.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"strconv"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -27,6 +28,8 @@ type Object struct {
 	Hash uint64
 	// LastChange says who last changed more than the status; nil when managedFields do not tell.
 	LastChange *shiplogv1.LastChange
+	// Written is when Shiplog wrote the object last, its status included, by the API server's clock in whole seconds; zero: never.
+	Written time.Time
 }
 
 // Normalise returns what of an object enters the log. raw is not changed and not kept. The error says what is missing or
@@ -47,6 +50,7 @@ func Normalise(resource schema.GroupVersionResource, raw []byte) (*Object, error
 		JSON:            s.out,
 		Hash:            hash(s.out, s.versionStart, s.versionEnd),
 		LastChange:      s.last.message(),
+		Written:         parseTime(s.last.written),
 	}
 	if o.Name == "" || o.UID == "" || o.ResourceVersion == "" {
 		return nil, fmt.Errorf("normalise an object of %s: name %q, uid %q, resourceVersion %q: none may be empty",

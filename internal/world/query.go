@@ -45,11 +45,11 @@ func CompareRefs(a, b Ref) int {
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// Trusted says whether the watcher has vouched since the newest fence for everything that the rules of a workload read. Before
-// that nothing may be decided.
+// Trusted says whether the watcher has vouched for everything that the rules of a workload read, since the newest fence and since the API
+// server was rewound. Before that nothing may be decided.
 func (w *World) Trusted(workload Ref) bool {
 	for _, resource := range readBy(workload) {
-		if w.vouches[resource].sequence <= w.fence {
+		if w.vouches[resource].sequence <= max(w.fence, w.rewound) {
 			return false
 		}
 	}
@@ -301,6 +301,9 @@ func (w *World) Live() []uint64 {
 	}
 	if w.fence > 0 {
 		live = append(live, w.fence)
+	}
+	if w.rewound > 0 {
+		live = append(live, w.rewound)
 	}
 	slices.Sort(live)
 	return slices.Compact(live)

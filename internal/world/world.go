@@ -66,6 +66,8 @@ type World struct {
 	// Of the newest fence.
 	gates    map[string]bool
 	settings map[string]int64
+	// rewound is the sequence of the newest Rewound: versions before and after it do not compare.
+	rewound uint64
 
 	touched map[Ref]struct{}
 }
@@ -146,6 +148,8 @@ func (w *World) Fold(change Change) {
 		for _, complete := range kind.Vouched.GetComplete() {
 			w.vouches[GroupResource{complete.GetGroup(), complete.GetResource()}] = vouch{change.Sequence, asOf}
 		}
+	case *shiplogv1.Entry_Rewound:
+		w.rewind(change.Sequence)
 	case *shiplogv1.Entry_Ticked:
 		if wish := w.wakes[kind.Ticked.GetId()]; wish != nil && !wish.wakeTime.After(kind.Ticked.GetDue().AsTime()) {
 			delete(w.wakes, kind.Ticked.GetId())
@@ -176,10 +180,10 @@ func (w *World) Fold(change Change) {
 }
 
 func (w *World) observe(change Change) {
-	if change.object == nil || change.version <= w.tombstones[change.ref].version {
+	if change.object == nil || w.buried(change) {
 		return
 	}
-	if held := w.meta(change.ref); held != nil && change.version <= held.Version {
+	if held := w.meta(change.ref); held != nil && change.version <= held.Version && held.Sequence > w.rewound {
 		return
 	}
 	ref := change.ref
@@ -234,10 +238,10 @@ func put[T any](index map[string]map[string]T, namespace, name string, object T)
 
 func (w *World) remove(change Change) {
 	ref := change.ref
-	if held := w.meta(ref); held != nil && held.Version > change.version {
+	if held := w.meta(ref); held != nil && held.Version > change.version && held.Sequence > w.rewound {
 		return
 	}
-	if change.version <= w.tombstones[ref].version {
+	if w.buried(change) {
 		return
 	}
 	w.tombstones[ref] = tombstone{change.version, change.Sequence, change.Time}
@@ -278,6 +282,27 @@ func (w *World) remove(change Change) {
 		delete(w.slices[ref.Namespace], ref.Name)
 	default:
 		w.removeCustom(ref)
+	}
+}
+
+// buried says whether a fact is not newer than the deletion of its object.
+func (w *World) buried(change Change) bool {
+	stone := w.tombstones[change.ref]
+	return stone.sequence > w.rewound && change.version <= stone.version
+}
+
+// rewind takes note that the API server is at an earlier state than the world: any fact that follows is newer than what is held,
+// and an applied delete of a Pod may not have happened.
+func (w *World) rewind(sequence uint64) {
+	w.rewound = sequence
+	for _, deletion := range w.deletions { //shiplog:unordered: changes each
+		at := w.pods[deletion.object]
+		w.unlist(at)
+		w.forgetDeletion(at)
+		w.list(at)
+	}
+	for _, ref := range w.Workloads() {
+		w.touch(ref)
 	}
 }
 

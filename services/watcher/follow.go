@@ -50,7 +50,8 @@ func (w *watcher) learn(ctx context.Context) (*follower, error) {
 			return nil, err
 		}
 		for _, record := range records {
-			if err := f.fold(record.Entry); err != nil {
+			f.w.thread.follow(record)
+			if err := f.fold(record); err != nil {
 				f.close()
 				return nil, fmt.Errorf("entry %d: %w", record.Sequence, err)
 			}
@@ -89,8 +90,10 @@ func (f *follower) run(ctx context.Context, voucher *voucher) error {
 		pause = firstPause
 		for _, record := range records {
 			f.next = record.Sequence + 1
-			if record.Entry.GetWriter() != f.w.options.Writer {
-				if err := f.fold(record.Entry); err != nil {
+			f.w.thread.follow(record)
+			// Facts of our own were noted when they were published.
+			if record.Entry.GetWriter() != f.w.options.Writer || record.Entry.GetRewound() != nil {
+				if err := f.fold(record); err != nil {
 					f.w.options.Logger.Warn().Err(err).Uint64("sequence", record.Sequence).Msg("a fact of somebody else cannot be read")
 				}
 			}
@@ -100,8 +103,10 @@ func (f *follower) run(ctx context.Context, voucher *voucher) error {
 }
 
 // fold notes what a reader of the log holds after the entry.
-func (f *follower) fold(entry *shiplogv1.Entry) error {
-	switch kind := entry.GetKind().(type) {
+func (f *follower) fold(record journal.Record) error {
+	switch kind := record.Entry.GetKind().(type) {
+	case *shiplogv1.Entry_Rewound:
+		f.w.rewind()
 	case *shiplogv1.Entry_ObjectObserved:
 		ref := kind.ObjectObserved.GetObject()
 		v := f.view(ref)

@@ -13,6 +13,8 @@ type metrics struct {
 	proofs       *prometheus.CounterVec
 	proofSeconds prometheus.Histogram
 	vouches      prometheus.Counter
+	rewinds      prometheus.Counter
+	losses       prometheus.Counter
 }
 
 // kindMetrics are those of one kind.
@@ -45,6 +47,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name:    "shiplog_watcher_proof_seconds",
 			Help:    "Time that a proof took, waiting for the watches included.",
 			Buckets: prometheus.ExponentialBuckets(0.004, 2, 13),
+		}),
+		rewinds: register.NewCounter(prometheus.CounterOpts{
+			Name: "shiplog_watcher_rewinds_total",
+			Help: "How often the API server was found at an earlier state than one that it had shown, because etcd was restored.",
+		}),
+		losses: register.NewCounter(prometheus.CounterOpts{
+			Name: "shiplog_watcher_log_losses_total",
+			Help: "How often the log was found to lack entries at the start: deleted, or put back.",
 		}),
 		vouches: register.NewCounter(prometheus.CounterOpts{
 			Name: "shiplog_watcher_vouches_total",

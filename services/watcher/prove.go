@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
@@ -26,6 +28,16 @@ type proof struct {
 	complete []*shiplogv1.Completeness
 	// cost is the longest that a kind took without waiting for its watch.
 	cost time.Duration
+}
+
+// rewoundError: the API server is at an earlier state than one that it has shown.
+type rewoundError struct {
+	resource schema.GroupVersionResource
+	at, seen uint64
+}
+
+func (e *rewoundError) Error() string {
+	return fmt.Sprintf("the API server has %s as of version %d, but version %d was seen before: etcd was restored", e.resource.Resource, e.at, e.seen)
 }
 
 // Reasons why a kind is not proven.
@@ -56,12 +68,15 @@ func (w *watcher) prove(ctx context.Context) (*proof, error) {
 
 func (v *view) prove(ctx context.Context) (_ *shiplogv1.Completeness, cost time.Duration, err error) {
 	start := time.Now()
+	highest, progress := v.known()
 	list, err := v.versions(ctx)
 	cost = time.Since(start)
 	if err != nil {
 		return nil, cost, fmt.Errorf("read the versions of %s: %w", v.kind.name, err)
 	}
-	err = v.passed(ctx, list)
+	if err = v.compare(list, highest, progress); err == nil {
+		err = v.passed(ctx, list)
+	}
 	if err == nil {
 		err = v.w.queue.flushed(ctx, v.w.queue.position())
 	}
@@ -80,6 +95,51 @@ func (v *view) prove(ctx context.Context) (_ *shiplogv1.Completeness, cost time.
 		v.source.drop(relist)
 	}
 	return nil, cost, fmt.Errorf("prove %s: %w", v.kind.name, err)
+}
+
+// known returns the highest version that was seen or is in the log, and what the watch has passed.
+func (v *view) known() (highest, progress uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	highest = v.progress
+	for _, e := range v.entries {
+		highest = max(highest, e.seen.version, e.logged.version)
+	}
+	return highest, v.progress
+}
+
+// compare holds a consistent list against what was known before it was asked for. Errors: rewoundError when what was known cannot have
+// come before the list; errStale when the watch has passed what it did not show.
+func (v *view) compare(list *versions, highest, progress uint64) error {
+	rewound := func(seen uint64) error { return &rewoundError{v.kind.resource, list.at, seen} }
+	if highest > list.at {
+		return rewound(highest)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for at, has := range list.objects {
+		e := v.entries[at]
+		if e == nil {
+			e = &entry{}
+		}
+		for _, held := range []state{e.seen, e.logged} {
+			if held.uid == has.uid && held.version > has.version && held.version <= list.at {
+				return rewound(held.version)
+			}
+		}
+		if e.seen.uid == "" && has.version <= progress && v.progress <= list.at {
+			return fmt.Errorf("%w: it never showed %s/%s", errStale, at.namespace, at.name)
+		}
+	}
+	if v.progress < list.at {
+		return nil
+	}
+	for at, e := range v.entries {
+		if has := list.objects[at]; e.seen.uid != "" && e.seen.version <= list.at && (has.uid != e.seen.uid || has.version != e.seen.version) {
+			return fmt.Errorf("%w: it missed a change of %s/%s", errStale, at.namespace, at.name)
+		}
+	}
+	return nil
 }
 
 // versions reads, consistently, which versions the API server has.

@@ -21,6 +21,8 @@ type view struct {
 	entries map[place]*entry
 	// progress is the resource version that the watch has passed; 0 before the first list.
 	progress uint64
+	// listed says whether the watch has begun.
+	listed bool
 	// changed is closed and replaced at every change.
 	changed chan struct{}
 
@@ -85,6 +87,10 @@ func (v *view) Replace(list []any, resourceVersion string) error {
 		listed[place{i.Namespace, i.Name}] = struct{}{}
 		v.show(i)
 	}
+	if !v.listed {
+		v.listed = true
+		v.w.begin(list)
+	}
 	for at := range v.entries {
 		if _, ok := listed[at]; !ok {
 			v.hide(at, version)
@@ -139,7 +145,9 @@ func (v *view) show(i *item) {
 	}
 	e.logged = e.seen
 	v.metrics.observed.Inc()
-	v.w.queue.push(fact{entry: i.normal.Observed(), bytes: len(i.normal.JSON), lost: func() { v.lost(place{i.Namespace, i.Name}, i.version) }})
+	entry := i.normal.Observed()
+	entry.GetObjectObserved().Rewound = v.w.thread.rewound()
+	v.w.queue.push(fact{entry: entry, bytes: len(i.normal.JSON), lost: func() { v.lost(place{i.Namespace, i.Name}, i.version) }})
 }
 
 // hide notes that at version there is no object, and publishes that unless the log knows it or holds something newer.
@@ -165,7 +173,7 @@ func (v *view) publishGone(at place, e *entry, version uint64) {
 	e.logged = state{}
 	v.metrics.deleted.Inc()
 	v.w.queue.push(fact{lost: func() {}, entry: &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectDeleted{
-		ObjectDeleted: &shiplogv1.ObjectDeleted{Object: ref, ResourceVersion: strconv.FormatUint(version, 10)},
+		ObjectDeleted: &shiplogv1.ObjectDeleted{Object: ref, ResourceVersion: strconv.FormatUint(version, 10), Rewound: v.w.thread.rewound()},
 	}}})
 }
 

@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -43,6 +44,8 @@ type voucher struct {
 	newest    *proof
 	// said is the proof of our newest vouch.
 	said *proof
+	// rewound is when a Rewound was read last: proofs that began before it prove nothing.
+	rewound time.Time
 	// wake tells both loops that something changed.
 	wakeProver, wakeVoucher chan struct{}
 }
@@ -64,6 +67,9 @@ func (v *voucher) read(record journal.Record) {
 	if record.Entry.GetVouched() != nil {
 		v.vouched, v.vouchedAt = max(v.vouched, record.Sequence), time.Now()
 		return
+	}
+	if record.Entry.GetRewound() != nil {
+		v.newest, v.rewound = nil, time.Now()
 	}
 	if record.Entry.GetRolloutEvent() != nil || record.Entry.GetSealed() != nil {
 		return // they tell of what was decided and recorded; nothing waits for a word about it
@@ -152,9 +158,15 @@ func (v *voucher) proveAlways(ctx context.Context) {
 		v.w.metrics.proofSeconds.Observe(time.Since(start).Seconds())
 		if err != nil {
 			v.w.options.Logger.Warn().Err(err).Msg("cannot vouch for now")
+			var rewound *rewoundError
+			if errors.As(err, &rewound) {
+				v.w.announce(ctx, rewound)
+			}
 		} else {
 			v.mu.Lock()
-			v.newest = p
+			if p.start.After(v.rewound) {
+				v.newest = p
+			}
 			v.mu.Unlock()
 			wake(v.wakeVoucher)
 		}

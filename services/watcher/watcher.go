@@ -40,6 +40,7 @@ type watcher struct {
 	queue   *queue
 	views   []*view
 	pace    pace
+	thread  thread
 }
 
 // Run publishes facts and vouches until ctx ends, and then returns nil. Other errors: the connection to the API server
@@ -56,6 +57,7 @@ func run(ctx context.Context, options Options, pace pace) error {
 	}
 	w := &watcher{options: options, metrics: newMetrics(options.Registry), pace: pace}
 	w.queue = newQueue(options.Journal, options.Logger, w.metrics)
+	w.thread.unlisted = len(kinds)
 	for _, kind := range kinds {
 		w.views = append(w.views, newView(kind, client, w))
 	}

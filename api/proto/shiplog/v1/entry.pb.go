@@ -81,7 +81,7 @@ func (x RuntimeContainer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RuntimeContainer_State.Descriptor instead.
 func (RuntimeContainer_State) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type CallObserved_State int32
@@ -132,7 +132,7 @@ func (x CallObserved_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CallObserved_State.Descriptor instead.
 func (CallObserved_State) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type PatchObject_Type int32
@@ -187,7 +187,7 @@ func (x PatchObject_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchObject_Type.Descriptor instead.
 func (PatchObject_Type) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type Outcome_Result int32
@@ -242,7 +242,7 @@ func (x Outcome_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Result.Descriptor instead.
 func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // Entry is one message of the log. Its sequence number and time are those that the log gave it on arrival and are not
@@ -268,6 +268,8 @@ type Entry struct {
 	//	*Entry_Ticked
 	//	*Entry_NodeObserved
 	//	*Entry_CallObserved
+	//	*Entry_Rewound
+	//	*Entry_LogLost
 	//	*Entry_Command
 	//	*Entry_Outcome
 	//	*Entry_FenceRaised
@@ -404,6 +406,24 @@ func (x *Entry) GetCallObserved() *CallObserved {
 	return nil
 }
 
+func (x *Entry) GetRewound() *Rewound {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_Rewound); ok {
+			return x.Rewound
+		}
+	}
+	return nil
+}
+
+func (x *Entry) GetLogLost() *LogLost {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_LogLost); ok {
+			return x.LogLost
+		}
+	}
+	return nil
+}
+
 func (x *Entry) GetCommand() *Command {
 	if x != nil {
 		if x, ok := x.Kind.(*Entry_Command); ok {
@@ -477,6 +497,14 @@ type Entry_CallObserved struct {
 	CallObserved *CallObserved `protobuf:"bytes,16,opt,name=call_observed,json=callObserved,proto3,oneof"`
 }
 
+type Entry_Rewound struct {
+	Rewound *Rewound `protobuf:"bytes,17,opt,name=rewound,proto3,oneof"`
+}
+
+type Entry_LogLost struct {
+	LogLost *LogLost `protobuf:"bytes,18,opt,name=log_lost,json=logLost,proto3,oneof"`
+}
+
 type Entry_Command struct {
 	Command *Command `protobuf:"bytes,20,opt,name=command,proto3,oneof"`
 }
@@ -508,6 +536,10 @@ func (*Entry_Ticked) isEntry_Kind() {}
 func (*Entry_NodeObserved) isEntry_Kind() {}
 
 func (*Entry_CallObserved) isEntry_Kind() {}
+
+func (*Entry_Rewound) isEntry_Kind() {}
+
+func (*Entry_LogLost) isEntry_Kind() {}
 
 func (*Entry_Command) isEntry_Kind() {}
 
@@ -619,7 +651,9 @@ type ObjectObserved struct {
 	// The whole object as JSON, without managedFields and without heartbeats; of a Secret only metadata.
 	Json []byte `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
 	// Who last changed more of the object than its status. Absent: the object does not say.
-	LastChange    *LastChange `protobuf:"bytes,4,opt,name=last_change,json=lastChange,proto3" json:"last_change,omitempty"`
+	LastChange *LastChange `protobuf:"bytes,4,opt,name=last_change,json=lastChange,proto3" json:"last_change,omitempty"`
+	// Sequence of the newest Rewound when the watcher saw this state; 0: there was none. Versions before and after it do not compare.
+	Rewound       uint64 `protobuf:"varint,5,opt,name=rewound,proto3" json:"rewound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -680,6 +714,13 @@ func (x *ObjectObserved) GetLastChange() *LastChange {
 		return x.LastChange
 	}
 	return nil
+}
+
+func (x *ObjectObserved) GetRewound() uint64 {
+	if x != nil {
+		return x.Rewound
+	}
+	return 0
 }
 
 // LastChange is the newest entry of an object's managedFields that is not about its status, so that reports of ours and of the
@@ -772,8 +813,10 @@ type ObjectDeleted struct {
 	Object *ObjectRef             `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// Resource version at which the deletion was seen: that of the deletion itself, or of the list that lacked the object.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// As in ObjectObserved.
+	Rewound       uint64 `protobuf:"varint,3,opt,name=rewound,proto3" json:"rewound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObjectDeleted) Reset() {
@@ -818,6 +861,13 @@ func (x *ObjectDeleted) GetResourceVersion() string {
 		return x.ResourceVersion
 	}
 	return ""
+}
+
+func (x *ObjectDeleted) GetRewound() uint64 {
+	if x != nil {
+		return x.Rewound
+	}
+	return 0
 }
 
 // Vouched is the watcher's word that its facts were complete, age before this entry was appended.
@@ -936,6 +986,144 @@ func (x *Completeness) GetResourceVersion() string {
 	return ""
 }
 
+// Rewound is a fact: the API server is at an earlier state than one that it has shown before, because etcd was put back. Whatever
+// facts before this entry say, any fact after it is newer, and nothing is decided before there is a vouch after it. Written by the
+// watcher, which then publishes everything anew.
+type Rewound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A resource of which that was noticed.
+	Group    string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Resource version of the API server's consistent list, and the later one that had been seen before.
+	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Seen            string `protobuf:"bytes,4,opt,name=seen,proto3" json:"seen,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Rewound) Reset() {
+	*x = Rewound{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewound) ProtoMessage() {}
+
+func (x *Rewound) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewound.ProtoReflect.Descriptor instead.
+func (*Rewound) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Rewound) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Rewound) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Rewound) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *Rewound) GetSeen() string {
+	if x != nil {
+		return x.Seen
+	}
+	return ""
+}
+
+// LogLost is a fact: the log lacks entries that it had. Shiplog has written an object of the API server, as that object says,
+// long after the time at which the log ends. Written by the watcher when it starts, skippable: what exists is published anew, as always.
+type LogLost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An object that was written last.
+	Object *ObjectRef `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// When Shiplog wrote it, by the API server's clock in whole seconds.
+	WrittenAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
+	// Time of the newest entry that the log had; absent: it was empty.
+	LogEndsAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=log_ends_at,json=logEndsAt,proto3" json:"log_ends_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLost) Reset() {
+	*x = LogLost{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLost) ProtoMessage() {}
+
+func (x *LogLost) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLost.ProtoReflect.Descriptor instead.
+func (*LogLost) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LogLost) GetObject() *ObjectRef {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *LogLost) GetWrittenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WrittenAt
+	}
+	return nil
+}
+
+func (x *LogLost) GetLogEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LogEndsAt
+	}
+	return nil
+}
+
 // Ticked is the log's answer to WakeAt. It is appended by the log itself when it falls due.
 type Ticked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -949,7 +1137,7 @@ type Ticked struct {
 
 func (x *Ticked) Reset() {
 	*x = Ticked{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1149,7 @@ func (x *Ticked) String() string {
 func (*Ticked) ProtoMessage() {}
 
 func (x *Ticked) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1162,7 @@ func (x *Ticked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticked.ProtoReflect.Descriptor instead.
 func (*Ticked) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ticked) GetId() string {
@@ -1013,7 +1201,7 @@ type NodeObserved struct {
 
 func (x *NodeObserved) Reset() {
 	*x = NodeObserved{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1213,7 @@ func (x *NodeObserved) String() string {
 func (*NodeObserved) ProtoMessage() {}
 
 func (x *NodeObserved) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1226,7 @@ func (x *NodeObserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeObserved.ProtoReflect.Descriptor instead.
 func (*NodeObserved) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeObserved) GetNode() string {
@@ -1100,7 +1288,7 @@ type RuntimeImage struct {
 
 func (x *RuntimeImage) Reset() {
 	*x = RuntimeImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1300,7 @@ func (x *RuntimeImage) String() string {
 func (*RuntimeImage) ProtoMessage() {}
 
 func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1313,7 @@ func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeImage.ProtoReflect.Descriptor instead.
 func (*RuntimeImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RuntimeImage) GetId() string {
@@ -1185,7 +1373,7 @@ type RuntimeContainer struct {
 
 func (x *RuntimeContainer) Reset() {
 	*x = RuntimeContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1385,7 @@ func (x *RuntimeContainer) String() string {
 func (*RuntimeContainer) ProtoMessage() {}
 
 func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1398,7 @@ func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeContainer.ProtoReflect.Descriptor instead.
 func (*RuntimeContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RuntimeContainer) GetPodNamespace() string {
@@ -1314,7 +1502,7 @@ type CallObserved struct {
 
 func (x *CallObserved) Reset() {
 	*x = CallObserved{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1514,7 @@ func (x *CallObserved) String() string {
 func (*CallObserved) ProtoMessage() {}
 
 func (x *CallObserved) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1527,7 @@ func (x *CallObserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallObserved.ProtoReflect.Descriptor instead.
 func (*CallObserved) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CallObserved) GetNode() string {
@@ -1415,7 +1603,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1615,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1628,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetIndex() uint32 {
@@ -1658,7 +1846,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1858,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1871,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Reason) GetCode() string {
@@ -1711,7 +1899,7 @@ type CreateObject struct {
 
 func (x *CreateObject) Reset() {
 	*x = CreateObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1911,7 @@ func (x *CreateObject) String() string {
 func (*CreateObject) ProtoMessage() {}
 
 func (x *CreateObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1924,7 @@ func (x *CreateObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateObject.ProtoReflect.Descriptor instead.
 func (*CreateObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateObject) GetJson() []byte {
@@ -1759,7 +1947,7 @@ type PatchObject struct {
 
 func (x *PatchObject) Reset() {
 	*x = PatchObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1959,7 @@ func (x *PatchObject) String() string {
 func (*PatchObject) ProtoMessage() {}
 
 func (x *PatchObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1972,7 @@ func (x *PatchObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchObject.ProtoReflect.Descriptor instead.
 func (*PatchObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PatchObject) GetType() PatchObject_Type {
@@ -1819,7 +2007,7 @@ type DeleteObject struct {
 
 func (x *DeleteObject) Reset() {
 	*x = DeleteObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2019,7 @@ func (x *DeleteObject) String() string {
 func (*DeleteObject) ProtoMessage() {}
 
 func (x *DeleteObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2032,7 @@ func (x *DeleteObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObject.ProtoReflect.Descriptor instead.
 func (*DeleteObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteObject) GetGracePeriodSeconds() int64 {
@@ -1866,7 +2054,7 @@ type WakeAt struct {
 
 func (x *WakeAt) Reset() {
 	*x = WakeAt{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2066,7 @@ func (x *WakeAt) String() string {
 func (*WakeAt) ProtoMessage() {}
 
 func (x *WakeAt) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2079,7 @@ func (x *WakeAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeAt.ProtoReflect.Descriptor instead.
 func (*WakeAt) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WakeAt) GetId() string {
@@ -1928,7 +2116,7 @@ type PullImage struct {
 
 func (x *PullImage) Reset() {
 	*x = PullImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2128,7 @@ func (x *PullImage) String() string {
 func (*PullImage) ProtoMessage() {}
 
 func (x *PullImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2141,7 @@ func (x *PullImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImage.ProtoReflect.Descriptor instead.
 func (*PullImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PullImage) GetImage() string {
@@ -2009,7 +2197,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2209,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2222,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SecretRef) GetNamespace() string {
@@ -2071,7 +2259,7 @@ type RunHook struct {
 
 func (x *RunHook) Reset() {
 	*x = RunHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2271,7 @@ func (x *RunHook) String() string {
 func (*RunHook) ProtoMessage() {}
 
 func (x *RunHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2284,7 @@ func (x *RunHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunHook.ProtoReflect.Descriptor instead.
 func (*RunHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunHook) GetContainerId() string {
@@ -2194,7 +2382,7 @@ type ExecHook struct {
 
 func (x *ExecHook) Reset() {
 	*x = ExecHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2394,7 @@ func (x *ExecHook) String() string {
 func (*ExecHook) ProtoMessage() {}
 
 func (x *ExecHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2407,7 @@ func (x *ExecHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecHook.ProtoReflect.Descriptor instead.
 func (*ExecHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{21}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecHook) GetCommand() []string {
@@ -2245,7 +2433,7 @@ type HttpHook struct {
 
 func (x *HttpHook) Reset() {
 	*x = HttpHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2445,7 @@ func (x *HttpHook) String() string {
 func (*HttpHook) ProtoMessage() {}
 
 func (x *HttpHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2458,7 @@ func (x *HttpHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpHook.ProtoReflect.Descriptor instead.
 func (*HttpHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{22}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HttpHook) GetScheme() string {
@@ -2318,7 +2506,7 @@ type HttpHeader struct {
 
 func (x *HttpHeader) Reset() {
 	*x = HttpHeader{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2518,7 @@ func (x *HttpHeader) String() string {
 func (*HttpHeader) ProtoMessage() {}
 
 func (x *HttpHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2531,7 @@ func (x *HttpHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpHeader.ProtoReflect.Descriptor instead.
 func (*HttpHeader) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{23}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HttpHeader) GetName() string {
@@ -2372,7 +2560,7 @@ type TcpHook struct {
 
 func (x *TcpHook) Reset() {
 	*x = TcpHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2572,7 @@ func (x *TcpHook) String() string {
 func (*TcpHook) ProtoMessage() {}
 
 func (x *TcpHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2585,7 @@ func (x *TcpHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpHook.ProtoReflect.Descriptor instead.
 func (*TcpHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{24}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TcpHook) GetHost() string {
@@ -2429,7 +2617,7 @@ type StopContainer struct {
 
 func (x *StopContainer) Reset() {
 	*x = StopContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2629,7 @@ func (x *StopContainer) String() string {
 func (*StopContainer) ProtoMessage() {}
 
 func (x *StopContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2642,7 @@ func (x *StopContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainer.ProtoReflect.Descriptor instead.
 func (*StopContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{25}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopContainer) GetContainerId() string {
@@ -2491,7 +2679,7 @@ type InspectContainer struct {
 
 func (x *InspectContainer) Reset() {
 	*x = InspectContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2691,7 @@ func (x *InspectContainer) String() string {
 func (*InspectContainer) ProtoMessage() {}
 
 func (x *InspectContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2704,7 @@ func (x *InspectContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectContainer.ProtoReflect.Descriptor instead.
 func (*InspectContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{26}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InspectContainer) GetContainerId() string {
@@ -2544,7 +2732,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2744,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2757,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{27}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelCall) GetCommand() uint64 {
@@ -2612,7 +2800,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2812,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2825,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Outcome) GetResult() Outcome_Result {
@@ -2759,7 +2947,7 @@ type PulledImage struct {
 
 func (x *PulledImage) Reset() {
 	*x = PulledImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2959,7 @@ func (x *PulledImage) String() string {
 func (*PulledImage) ProtoMessage() {}
 
 func (x *PulledImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2972,7 @@ func (x *PulledImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PulledImage.ProtoReflect.Descriptor instead.
 func (*PulledImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{29}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PulledImage) GetImageId() string {
@@ -2823,7 +3011,7 @@ type InspectedContainer struct {
 
 func (x *InspectedContainer) Reset() {
 	*x = InspectedContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3023,7 @@ func (x *InspectedContainer) String() string {
 func (*InspectedContainer) ProtoMessage() {}
 
 func (x *InspectedContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3036,7 @@ func (x *InspectedContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectedContainer.ProtoReflect.Descriptor instead.
 func (*InspectedContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *InspectedContainer) GetPlainHash() uint64 {
@@ -2885,7 +3073,7 @@ type FenceRaised struct {
 
 func (x *FenceRaised) Reset() {
 	*x = FenceRaised{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3085,7 @@ func (x *FenceRaised) String() string {
 func (*FenceRaised) ProtoMessage() {}
 
 func (x *FenceRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3098,7 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FenceRaised) GetGates() map[string]bool {
@@ -2950,7 +3138,7 @@ type RolloutEvent struct {
 
 func (x *RolloutEvent) Reset() {
 	*x = RolloutEvent{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3150,7 @@ func (x *RolloutEvent) String() string {
 func (*RolloutEvent) ProtoMessage() {}
 
 func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3163,7 @@ func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutEvent.ProtoReflect.Descriptor instead.
 func (*RolloutEvent) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{32}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RolloutEvent) GetIndex() uint32 {
@@ -3040,7 +3228,7 @@ type Sealed struct {
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3240,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3253,7 @@ func (x *Sealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
 func (*Sealed) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{33}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Sealed) GetAfter() uint64 {
@@ -3108,7 +3296,7 @@ var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x06\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x06\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -3122,6 +3310,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x06ticked\x18\r \x01(\v2\x12.shiplog.v1.TickedH\x00R\x06ticked\x12?\n" +
 	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12?\n" +
 	"\rcall_observed\x18\x10 \x01(\v2\x18.shiplog.v1.CallObservedH\x00R\fcallObserved\x12/\n" +
+	"\arewound\x18\x11 \x01(\v2\x13.shiplog.v1.RewoundH\x00R\arewound\x120\n" +
+	"\blog_lost\x18\x12 \x01(\v2\x13.shiplog.v1.LogLostH\x00R\alogLost\x12/\n" +
 	"\acommand\x18\x14 \x01(\v2\x13.shiplog.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aoutcome\x18\x15 \x01(\v2\x13.shiplog.v1.OutcomeH\x00R\aoutcome\x12<\n" +
 	"\ffence_raised\x18\x1e \x01(\v2\x17.shiplog.v1.FenceRaisedH\x00R\vfenceRaised\x12,\n" +
@@ -3134,30 +3324,42 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
 	"\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x10\n" +
-	"\x03uid\x18\x06 \x01(\tR\x03uid\"\xb7\x01\n" +
+	"\x03uid\x18\x06 \x01(\tR\x03uid\"\xd1\x01\n" +
 	"\x0eObjectObserved\x12-\n" +
 	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x12\n" +
 	"\x04json\x18\x03 \x01(\fR\x04json\x127\n" +
 	"\vlast_change\x18\x04 \x01(\v2\x16.shiplog.v1.LastChangeR\n" +
-	"lastChange\"\xb3\x01\n" +
+	"lastChange\x12\x18\n" +
+	"\arewound\x18\x05 \x01(\x04R\arewound\"\xb3\x01\n" +
 	"\n" +
 	"LastChange\x12\x18\n" +
 	"\amanager\x18\x01 \x01(\tR\amanager\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x12 \n" +
 	"\vsubresource\x18\x03 \x01(\tR\vsubresource\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
-	"\tscaled_by\x18\x05 \x01(\tR\bscaledBy\"i\n" +
+	"\tscaled_by\x18\x05 \x01(\tR\bscaledBy\"\x83\x01\n" +
 	"\rObjectDeleted\x12-\n" +
 	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
-	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"l\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x18\n" +
+	"\arewound\x18\x03 \x01(\x04R\arewound\"l\n" +
 	"\aVouched\x124\n" +
 	"\bcomplete\x18\x01 \x03(\v2\x18.shiplog.v1.CompletenessR\bcomplete\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"k\n" +
 	"\fCompleteness\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12)\n" +
-	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\"F\n" +
+	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\"z\n" +
+	"\aRewound\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12)\n" +
+	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\x12\x12\n" +
+	"\x04seen\x18\x04 \x01(\tR\x04seen\"\xaf\x01\n" +
+	"\aLogLost\x12-\n" +
+	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x129\n" +
+	"\n" +
+	"written_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\twrittenAt\x12:\n" +
+	"\vlog_ends_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tlogEndsAt\"F\n" +
 	"\x06Ticked\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\xf7\x01\n" +
@@ -3369,7 +3571,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(CallObserved_State)(0),       // 1: shiplog.v1.CallObserved.State
@@ -3382,105 +3584,112 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*ObjectDeleted)(nil),         // 8: shiplog.v1.ObjectDeleted
 	(*Vouched)(nil),               // 9: shiplog.v1.Vouched
 	(*Completeness)(nil),          // 10: shiplog.v1.Completeness
-	(*Ticked)(nil),                // 11: shiplog.v1.Ticked
-	(*NodeObserved)(nil),          // 12: shiplog.v1.NodeObserved
-	(*RuntimeImage)(nil),          // 13: shiplog.v1.RuntimeImage
-	(*RuntimeContainer)(nil),      // 14: shiplog.v1.RuntimeContainer
-	(*CallObserved)(nil),          // 15: shiplog.v1.CallObserved
-	(*Command)(nil),               // 16: shiplog.v1.Command
-	(*Reason)(nil),                // 17: shiplog.v1.Reason
-	(*CreateObject)(nil),          // 18: shiplog.v1.CreateObject
-	(*PatchObject)(nil),           // 19: shiplog.v1.PatchObject
-	(*DeleteObject)(nil),          // 20: shiplog.v1.DeleteObject
-	(*WakeAt)(nil),                // 21: shiplog.v1.WakeAt
-	(*PullImage)(nil),             // 22: shiplog.v1.PullImage
-	(*SecretRef)(nil),             // 23: shiplog.v1.SecretRef
-	(*RunHook)(nil),               // 24: shiplog.v1.RunHook
-	(*ExecHook)(nil),              // 25: shiplog.v1.ExecHook
-	(*HttpHook)(nil),              // 26: shiplog.v1.HttpHook
-	(*HttpHeader)(nil),            // 27: shiplog.v1.HttpHeader
-	(*TcpHook)(nil),               // 28: shiplog.v1.TcpHook
-	(*StopContainer)(nil),         // 29: shiplog.v1.StopContainer
-	(*InspectContainer)(nil),      // 30: shiplog.v1.InspectContainer
-	(*CancelCall)(nil),            // 31: shiplog.v1.CancelCall
-	(*Outcome)(nil),               // 32: shiplog.v1.Outcome
-	(*PulledImage)(nil),           // 33: shiplog.v1.PulledImage
-	(*InspectedContainer)(nil),    // 34: shiplog.v1.InspectedContainer
-	(*FenceRaised)(nil),           // 35: shiplog.v1.FenceRaised
-	(*RolloutEvent)(nil),          // 36: shiplog.v1.RolloutEvent
-	(*Sealed)(nil),                // 37: shiplog.v1.Sealed
-	nil,                           // 38: shiplog.v1.PullImage.LabelsEntry
-	nil,                           // 39: shiplog.v1.PullImage.AnnotationsEntry
-	nil,                           // 40: shiplog.v1.FenceRaised.GatesEntry
-	nil,                           // 41: shiplog.v1.FenceRaised.SettingsEntry
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*Rewound)(nil),               // 11: shiplog.v1.Rewound
+	(*LogLost)(nil),               // 12: shiplog.v1.LogLost
+	(*Ticked)(nil),                // 13: shiplog.v1.Ticked
+	(*NodeObserved)(nil),          // 14: shiplog.v1.NodeObserved
+	(*RuntimeImage)(nil),          // 15: shiplog.v1.RuntimeImage
+	(*RuntimeContainer)(nil),      // 16: shiplog.v1.RuntimeContainer
+	(*CallObserved)(nil),          // 17: shiplog.v1.CallObserved
+	(*Command)(nil),               // 18: shiplog.v1.Command
+	(*Reason)(nil),                // 19: shiplog.v1.Reason
+	(*CreateObject)(nil),          // 20: shiplog.v1.CreateObject
+	(*PatchObject)(nil),           // 21: shiplog.v1.PatchObject
+	(*DeleteObject)(nil),          // 22: shiplog.v1.DeleteObject
+	(*WakeAt)(nil),                // 23: shiplog.v1.WakeAt
+	(*PullImage)(nil),             // 24: shiplog.v1.PullImage
+	(*SecretRef)(nil),             // 25: shiplog.v1.SecretRef
+	(*RunHook)(nil),               // 26: shiplog.v1.RunHook
+	(*ExecHook)(nil),              // 27: shiplog.v1.ExecHook
+	(*HttpHook)(nil),              // 28: shiplog.v1.HttpHook
+	(*HttpHeader)(nil),            // 29: shiplog.v1.HttpHeader
+	(*TcpHook)(nil),               // 30: shiplog.v1.TcpHook
+	(*StopContainer)(nil),         // 31: shiplog.v1.StopContainer
+	(*InspectContainer)(nil),      // 32: shiplog.v1.InspectContainer
+	(*CancelCall)(nil),            // 33: shiplog.v1.CancelCall
+	(*Outcome)(nil),               // 34: shiplog.v1.Outcome
+	(*PulledImage)(nil),           // 35: shiplog.v1.PulledImage
+	(*InspectedContainer)(nil),    // 36: shiplog.v1.InspectedContainer
+	(*FenceRaised)(nil),           // 37: shiplog.v1.FenceRaised
+	(*RolloutEvent)(nil),          // 38: shiplog.v1.RolloutEvent
+	(*Sealed)(nil),                // 39: shiplog.v1.Sealed
+	nil,                           // 40: shiplog.v1.PullImage.LabelsEntry
+	nil,                           // 41: shiplog.v1.PullImage.AnnotationsEntry
+	nil,                           // 42: shiplog.v1.FenceRaised.GatesEntry
+	nil,                           // 43: shiplog.v1.FenceRaised.SettingsEntry
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	6,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
 	8,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
 	9,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
-	11, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
-	12, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
-	15, // 5: shiplog.v1.Entry.call_observed:type_name -> shiplog.v1.CallObserved
-	16, // 6: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
-	32, // 7: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
-	35, // 8: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	37, // 9: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
-	36, // 10: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
-	5,  // 11: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	7,  // 12: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	42, // 13: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 14: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	10, // 15: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	43, // 16: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	42, // 17: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	13, // 18: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	14, // 19: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 20: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	42, // 21: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	42, // 22: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	1,  // 23: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
-	17, // 24: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	5,  // 25: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	43, // 26: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
-	43, // 27: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
-	18, // 28: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	19, // 29: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	20, // 30: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	21, // 31: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	22, // 32: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
-	24, // 33: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
-	29, // 34: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
-	30, // 35: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
-	31, // 36: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
-	2,  // 37: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	42, // 38: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	38, // 39: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
-	39, // 40: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
-	23, // 41: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
-	25, // 42: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
-	26, // 43: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
-	28, // 44: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
-	43, // 45: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
-	27, // 46: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
-	43, // 47: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
-	3,  // 48: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	5,  // 49: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	17, // 50: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	43, // 51: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	33, // 52: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
-	34, // 53: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
-	23, // 54: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
-	40, // 55: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	41, // 56: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
-	5,  // 57: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	42, // 58: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	13, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
+	14, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
+	17, // 5: shiplog.v1.Entry.call_observed:type_name -> shiplog.v1.CallObserved
+	11, // 6: shiplog.v1.Entry.rewound:type_name -> shiplog.v1.Rewound
+	12, // 7: shiplog.v1.Entry.log_lost:type_name -> shiplog.v1.LogLost
+	18, // 8: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
+	34, // 9: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
+	37, // 10: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
+	39, // 11: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
+	38, // 12: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
+	5,  // 13: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	7,  // 14: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	44, // 15: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	5,  // 16: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	10, // 17: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	45, // 18: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	5,  // 19: shiplog.v1.LogLost.object:type_name -> shiplog.v1.ObjectRef
+	44, // 20: shiplog.v1.LogLost.written_at:type_name -> google.protobuf.Timestamp
+	44, // 21: shiplog.v1.LogLost.log_ends_at:type_name -> google.protobuf.Timestamp
+	44, // 22: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	15, // 23: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	16, // 24: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 25: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	44, // 26: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	44, // 27: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	1,  // 28: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
+	19, // 29: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	5,  // 30: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	45, // 31: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
+	45, // 32: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
+	20, // 33: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	21, // 34: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	22, // 35: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	23, // 36: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	24, // 37: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
+	26, // 38: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
+	31, // 39: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
+	32, // 40: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
+	33, // 41: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
+	2,  // 42: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	44, // 43: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	40, // 44: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
+	41, // 45: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
+	25, // 46: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
+	27, // 47: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
+	28, // 48: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
+	30, // 49: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
+	45, // 50: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
+	29, // 51: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
+	45, // 52: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
+	3,  // 53: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	5,  // 54: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	19, // 55: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	45, // 56: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	35, // 57: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
+	36, // 58: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
+	25, // 59: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
+	42, // 60: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	43, // 61: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
+	5,  // 62: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	44, // 63: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -3495,13 +3704,15 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Ticked)(nil),
 		(*Entry_NodeObserved)(nil),
 		(*Entry_CallObserved)(nil),
+		(*Entry_Rewound)(nil),
+		(*Entry_LogLost)(nil),
 		(*Entry_Command)(nil),
 		(*Entry_Outcome)(nil),
 		(*Entry_FenceRaised)(nil),
 		(*Entry_Sealed)(nil),
 		(*Entry_RolloutEvent)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[12].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[14].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Patch)(nil),
 		(*Command_Delete)(nil),
@@ -3512,14 +3723,14 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Command_InspectContainer)(nil),
 		(*Command_CancelCall)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[16].OneofWrappers = []any{}
-	file_shiplog_v1_entry_proto_msgTypes[20].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[18].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[22].OneofWrappers = []any{
 		(*RunHook_Exec)(nil),
 		(*RunHook_Http)(nil),
 		(*RunHook_Tcp)(nil),
 		(*RunHook_Sleep)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[28].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[30].OneofWrappers = []any{
 		(*Outcome_PulledImage)(nil),
 		(*Outcome_InspectedContainer)(nil),
 	}
@@ -3529,7 +3740,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
