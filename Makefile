@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
 GO := api cmd deploy examples integration internal services
 
-.PHONY: help build test unit simtest sim blackbox demo bench generate lint cluster-up cluster-down clean
+.PHONY: help build test unit simtest sim blackbox chaostest chaos demo bench generate lint cluster-up cluster-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,10 +20,14 @@ bin/shiplog-cluster: FORCE
 	@echo "building bin/shiplog-cluster: Kubernetes, etcd and containers' glue in one binary; minutes at first, seconds from a warm cache"
 	integration/cluster/build.sh $(CURDIR)/$@
 
+bin/nats-server: FORCE
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -o $@ github.com/nats-io/nats-server/v2
+
 demo: build ## walk through the job of a CloneSet on a real cluster on this machine
 	go run ./integration/demo $(DEMO)
 
-test: lint unit simtest blackbox ## everything that CI runs
+test: lint unit simtest blackbox chaostest ## everything that CI runs
 
 unit: build ## tests of every package, against real parts where they need them
 	go test ./api/... ./cmd/... ./deploy/... ./internal/... ./services/... ./integration/testbed/... ./integration/histories/... ./integration/rules/...
@@ -37,6 +41,13 @@ simtest: ## some thousands of simulated clusters with faults
 
 sim: ## as many as you like: make sim SIM='--seeds 10000 --from 1'
 	go run ./integration/sim/cmd/sim $(SIM)
+
+chaos: build bin/nats-server ## break everything under rollouts: make chaos SEED=7 MINUTES=30 (CHAOS='--help' tells more)
+	go run ./integration/chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(CHAOS)
+
+chaostest: build bin/nats-server ## some minutes of it, short faults only
+	go test -count=1 ./integration/chaos/...
+	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 4 --longest 8s
 
 bench: build ## figures against the floor measured in the same run
 	go run ./integration/bench $(BENCH)

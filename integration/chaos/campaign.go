@@ -34,6 +34,7 @@ type campaign struct {
 	cluster *testbed.Cluster
 	proxy   *testbed.Proxy
 	socket  string // of the real node's container runtime
+	hollow  *part  // the nodes that only pretend
 	client  kubernetes.Interface
 	people  *people
 	witness *witness
@@ -86,7 +87,7 @@ func newCampaign(ctx context.Context, o options) (_ *campaign, err error) {
 		return nil, err
 	}
 	defer said.Close()
-	if c.cluster, err = testbed.StartCluster(ctx, filepath.Join(o.dir, "cluster"), 1, hollowNodes, said); err != nil {
+	if c.cluster, err = testbed.StartCluster(ctx, filepath.Join(o.dir, "cluster"), 1, 0, said); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -95,6 +96,13 @@ func newCampaign(ctx context.Context, o options) (_ *campaign, err error) {
 		}
 	}()
 	if c.socket, err = c.cluster.Socket(realNode); err != nil {
+		return nil, err
+	}
+	if c.hollow, err = newPart(o.dir, "hollow", "shiplog-cluster", "hollow", "--kubeconfig", c.cluster.Kubeconfig,
+		fmt.Sprint("--nodes=", hollowNodes), "--start-delay=300ms"); err != nil {
+		return nil, err
+	}
+	if err := c.hollow.start(); err != nil {
 		return nil, err
 	}
 	if c.proxy, err = testbed.NewProxy(c.cluster, o.dir); err != nil {
@@ -132,6 +140,9 @@ func (c *campaign) close() {
 	}
 	if c.proxy != nil {
 		c.proxy.Close()
+	}
+	if c.hollow != nil {
+		c.hollow.kill()
 	}
 	if err := c.cluster.Down(); err != nil {
 		say("%v", err)
@@ -178,9 +189,10 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 	}
 	a := &act{campaign: c, system: &system{layout: layout, dir: filepath.Join(c.options.dir, layout)},
 		random: rand.New(rand.NewPCG(c.options.seed, uint64(number)))}
-	if err := os.MkdirAll(a.system.dir, 0o755); err != nil {
+	if err := a.system.mount(); err != nil {
 		return err
 	}
+	defer a.system.unmount()
 	if err := lay(c, a.system); err != nil {
 		return err
 	}
@@ -195,6 +207,7 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 	reading, end := context.WithCancel(ctx)
 	defer end()
 	go a.observer.run(reading)
+	c.witness.begin()
 	a.ledger = newLedger(a.observer, c.cluster.AuditLog(), c.witness, c.people)
 	for _, f := range faults {
 		if (len(f.on) == 0 || slices.Contains(f.on, layout)) && (len(c.options.faults) == 0 || slices.Contains(c.options.faults, f.name)) {
@@ -236,7 +249,6 @@ func (a *act) play(ctx context.Context) error {
 		pause(ctx, 10*time.Second)
 	}
 	troubles.Wait()
-	pause(ctx, 2*time.Second)
 	stop()
 	people.Wait()
 	healed := time.Now()
@@ -316,6 +328,14 @@ func (a *act) outage() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ledger.outages = append(a.ledger.outages, time.Now())
+}
+
+// restored notes that etcd goes back.
+func (a *act) restored() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ledger.restores = append(a.ledger.restores, time.Now())
+	a.campaign.witness.forget()
 }
 
 func (a *act) tell() {

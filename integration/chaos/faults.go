@@ -116,10 +116,15 @@ var faults = slices.Concat(
 		{"api-429", nil, 3 * time.Second, 20 * time.Second, troubled(testbed.Trouble{Share: 0.5, Answer: http.StatusTooManyRequests})},
 		{"api-500", nil, 3 * time.Second, 20 * time.Second, troubled(testbed.Trouble{Share: 0.5, Answer: http.StatusInternalServerError})},
 		{"lost-answers", nil, 3 * time.Second, 20 * time.Second, troubled(testbed.Trouble{Share: 0.4, Lose: true})},
-		{"no-watches", nil, 3 * time.Second, 30 * time.Second, troubled(testbed.Trouble{NoWatches: true})},
+		{"no-watches", nil, 3 * time.Second, 30 * time.Second, troubled(noWatches)},
 		{"held-watch", nil, 3 * time.Second, 30 * time.Second, heldWatch},
+		{"compaction", nil, 3 * time.Second, 10 * time.Second, compaction},
+		{"restore-etcd", nil, 3 * time.Second, 20 * time.Second, restoreEtcd},
+		{"full-disk", nil, 3 * time.Second, 20 * time.Second, fullDisk},
 	},
 )
+
+var noWatches = testbed.Trouble{NoWatches: true}
 
 // processFaults are those that any process of ours meets.
 func processFaults(name string, on []string, pick picks) []fault {
@@ -149,6 +154,8 @@ func (f fault) group() string {
 	switch f.name {
 	case "slow-api", "api-429", "api-500", "lost-answers", "no-watches":
 		return "proxy"
+	case "compaction", "restore-etcd", "kill-etcd", "kill-apiserver", "pause-apiserver":
+		return "cluster"
 	}
 	for _, how := range []string{"kill-", "pause-", "restart-"} {
 		if len(f.name) > len(how) && f.name[:len(how)] == how {

@@ -37,7 +37,7 @@ func (c *campaign) layOne(s *system) error {
 	}
 	state := filepath.Join(s.dir, "state")
 	up, err := newPart(c.options.dir, "up", "shiplog", "up", "--kubeconfig", c.proxy.Kubeconfig, "--state-dir", state,
-		"--nats-listen", address, "--nodeagent", realNode+"="+c.socket)
+		"--nats-listen", address, "--max-log-bytes", logSize, "--nodeagent", realNode+"="+c.socket)
 	if err != nil {
 		return err
 	}
@@ -55,14 +55,24 @@ func (c *campaign) layServices(s *system) error {
 	if err != nil {
 		return err
 	}
-	host, port, _ := strings.Cut(address, ":")
-	nats, err := newPart(c.options.dir, "nats", "nats-server", "--js", "--sd", filepath.Join(s.dir, "nats"), "-a", host, "-p", port)
+	monitor, err := testbed.FreeAddress()
 	if err != nil {
 		return err
 	}
+	// Without a limit of its own the server takes what is free on the disk when it starts, which is nothing on a full one.
+	config := filepath.Join(s.dir, "nats.conf")
+	text := fmt.Sprintf("listen: %s\nhttp: %s\njetstream {store_dir: %q, max_file: %d}\n", address, monitor, filepath.Join(s.dir, "nats"), diskSize)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	nats, err := newPart(c.options.dir, "nats", "nats-server", "-c", config)
+	if err != nil {
+		return err
+	}
+	nats.alive = "http://" + monitor + "/healthz"
 	s.parts = []*part{nats}
 	s.url = func() (string, error) { return "nats://" + address, nil }
-	return c.addServices(s, "nats://"+address)
+	return c.addServices(s, "nats://"+address, "--max-log-bytes", logSize)
 }
 
 // addServices adds a process for each service, on a log somewhere else.

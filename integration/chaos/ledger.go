@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -164,7 +165,7 @@ func (l *ledger) judge(sequence uint64, a *account) (wrong []string) {
 	}
 	applied := a.outcome.Entry.Outcome.Result == "RESULT_APPLIED"
 	switch verb := a.verb(); {
-	case verb == "create" && len(a.writes) > 1:
+	case verb == "create" && len(a.writes) > 1 && !l.undone(a.writes):
 		say("it was done %d times: %s", len(a.writes), times(a.writes))
 	case verb == "create" && applied && len(a.writes) == 0 && !l.outage(a):
 		say("it was applied, and the API server knows nothing of it")
@@ -172,6 +173,16 @@ func (l *ledger) judge(sequence uint64, a *account) (wrong []string) {
 		say("it was done at %s, and its outcome is %s", times(a.writes), a.outcome.Entry.Outcome.Result)
 	}
 	return wrong
+}
+
+// undone says whether etcd was put back between writes, so that the earlier ones have not happened.
+func (l *ledger) undone(writes []testbed.Audit) bool {
+	for i, write := range writes[1:] {
+		if !slices.ContainsFunc(l.restores, func(at time.Time) bool { return at.After(writes[i].Received) && at.Before(write.Answered) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // outage says whether the audit log may lack what was done for a command.

@@ -162,12 +162,13 @@ func (o *observer) since(position int) []entry {
 
 // lost reads the whole log again and returns what was read once and is not there any more, or is another now.
 func (o *observer) lost(ctx context.Context) ([]string, error) {
+	read := o.since(0)
 	there := map[uint64][sha256.Size]byte{}
 	if err := o.read(ctx, 1, func(e entry) { there[e.Sequence] = e.digest }); err != nil {
 		return nil, fmt.Errorf("read the whole log: %w", err)
 	}
 	var lost []string
-	for _, e := range o.since(0) {
+	for _, e := range read {
 		digest, is := there[e.Sequence]
 		switch {
 		case !is:

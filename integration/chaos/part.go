@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,6 +22,8 @@ type part struct {
 	arguments     []string
 	shiplog       bool
 	said          io.WriteCloser
+	// alive is a URL that answers with something else than 200 when the process has to be started anew; empty: none.
+	alive string
 
 	mu      sync.Mutex
 	process *testbed.Process // nil: it is down
@@ -63,7 +66,34 @@ func (p *part) launch() (err error) {
 		return err
 	}
 	go p.watch(p.process)
+	if p.alive != "" {
+		go p.probe(p.process)
+	}
 	return nil
+}
+
+// probe ends a process that has not been well for a while, as a liveness probe would.
+func (p *part) probe(process *testbed.Process) {
+	client := http.Client{Timeout: time.Second}
+	failed := 0
+	for {
+		select {
+		case <-process.Done():
+			return
+		case <-time.After(time.Second):
+		}
+		response, err := client.Get(p.alive)
+		if err != nil {
+			continue // it is paused, or has not begun to listen
+		}
+		_ = response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			failed = 0
+		} else if failed++; failed == 3 {
+			process.Kill()
+			return
+		}
+	}
 }
 
 func (p *part) watch(process *testbed.Process) {

@@ -71,7 +71,7 @@ func (p *people) settle(ctx context.Context, act int) error {
 	p.sets = []*cloneSet{
 		{name: fmt.Sprintf("web-%d", act), kind: "InPlaceIfPossible", maxUnavailable: 2, least: 6, most: 16, replicas: 12},
 		{name: fmt.Sprintf("shop-%d", act), kind: "ReCreate", maxUnavailable: 3, least: 5, most: 14, replicas: 10},
-		{name: fmt.Sprintf("batch-%d", act), kind: "InPlaceOnly", maxUnavailable: 4, least: 4, most: 30, replicas: 20},
+		{name: fmt.Sprintf("batch-%d", act), kind: "InPlaceOnly", maxUnavailable: 4, least: 10, most: 40, replicas: 30},
 		{name: fmt.Sprintf("real-%d", act), kind: "InPlaceIfPossible", real: true, maxUnavailable: 1, least: 2, most: 3, replicas: 2},
 	}
 	sets := p.sets

@@ -60,6 +60,13 @@ func newWitness(client kubernetes.Interface, people *people) *witness {
 	}
 }
 
+// begin forgets the Pods of an act that is over.
+func (w *witness) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.created, w.gone, w.excused, w.history = map[string]string{}, map[string]bool{}, map[string]bool{}, nil
+}
+
 // run watches until ctx ends. A watch that ends goes on where it was, or begins anew with a list.
 func (w *witness) run(ctx context.Context) {
 	version := ""

@@ -60,13 +60,14 @@ type Cluster struct {
 	program         string
 }
 
-// StartCluster starts a cluster below dir. What it says goes to out.
-func StartCluster(ctx context.Context, dir string, nodes, hollow int, out io.Writer) (*Cluster, error) {
+// StartCluster starts a cluster below dir. What it says goes to out. More are arguments of shiplog-cluster up.
+func StartCluster(ctx context.Context, dir string, nodes, hollow int, out io.Writer, more ...string) (*Cluster, error) {
 	program, err := Program("shiplog-cluster")
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(ctx, program, "up", "--dir", dir, "--detach", fmt.Sprint("--nodes=", nodes), fmt.Sprint("--hollow=", hollow))
+	arguments := []string{"up", "--dir", dir, "--detach", fmt.Sprint("--nodes=", nodes), fmt.Sprint("--hollow=", hollow)}
+	command := exec.CommandContext(ctx, program, append(arguments, more...)...)
 	command.Stdout, command.Stderr = out, out
 	if err := command.Run(); err != nil {
 		return nil, fmt.Errorf("start a cluster in %s: %w", dir, err)

@@ -420,7 +420,7 @@ func TestSlowReader(t *testing.T) {
 func TestListen(t *testing.T) {
 	t.Parallel()
 	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
-	if _, err := Open(t.Context(), Options{URL: j.(*logStream).server.ClientURL(), Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
+	if _, err := Open(t.Context(), Options{URL: "nats://" + j.(*logStream).server.listens, Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a client without the token is told %v", err)
 	}
 	state, err := j.State(t.Context())

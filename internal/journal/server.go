@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -18,14 +20,31 @@ const (
 	// embeddedPayload is the largest message of an embedded server in bytes: twice the largest object Kubernetes stores.
 	embeddedPayload = maxEntry / 2
 	serverStart     = 10 * time.Second
+	// storeLimit is no limit. Left to itself the server takes three quarters of what is free when it starts for ever after: too little
+	// for the log on a small disk, and nothing on a full one.
+	storeLimit = 1 << 60
+	// examineEvery is how often the server is asked whether it can still write, and roomToWrite how much room, in bytes, the disk must
+	// have before a server that could not is started anew.
+	examineEvery = 2 * time.Second
+	roomToWrite  = 16 << 20
 )
 
-// embedded is a NATS server in this process, alone on its directory.
+// embedded is a NATS server in this process, alone on its directory. A server that failed to write, as it does on a full disk,
+// never writes again: another one takes its place when there is room, and clients come back to that.
 type embedded struct {
-	*server.Server
-	lock *os.File
+	options server.Options
+	log     zerolog.Logger
+	lock    *os.File
 	// token is what a client must show. Whoever learns it may do all that we may.
 	token string
+	// listens is the address for other clients; empty: there is none.
+	listens string
+
+	mu      sync.Mutex
+	current *server.Server // nil between two
+	ended   chan struct{}
+	end     func() // closes ended, once
+	examine sync.WaitGroup
 }
 
 func startServer(o Options) (*embedded, error) {
@@ -37,7 +56,7 @@ func startServer(o Options) (*embedded, error) {
 		JetStream:          true,
 		StoreDir:           o.Directory,
 		JetStreamMaxMemory: -1,
-		JetStreamMaxStore:  -1,
+		JetStreamMaxStore:  storeLimit,
 		SyncAlways:         o.Durability == Strict,
 		MaxPayload:         embeddedPayload,
 		DontListen:         true,
@@ -72,19 +91,119 @@ func startServer(o Options) (*embedded, error) {
 		lock.Close()
 		return fail(err)
 	}
-	s, err := server.NewServer(so)
-	if err != nil {
+	e := &embedded{options: *so, log: o.Log.With().Str("part", "nats").Logger(), lock: lock, token: so.Authorization, ended: make(chan struct{})}
+	e.end = sync.OnceFunc(func() { close(e.ended) })
+	if err := e.start(); err != nil {
 		lock.Close()
 		return fail(err)
 	}
-	s.SetLoggerV2(serverLog{o.Log.With().Str("part", "nats").Logger()}, o.Log.GetLevel() <= zerolog.DebugLevel, false, false)
-	e := &embedded{Server: s, lock: lock, token: so.Authorization}
+	if address, is := e.current.Addr().(*net.TCPAddr); is {
+		e.listens, e.options.Port = address.String(), address.Port // clients come back to the same one
+	}
+	e.examine.Go(e.examineAlways)
+	return e, nil
+}
+
+// start starts a server.
+func (e *embedded) start() error {
+	options := e.options // the server changes what it is given
+	s, err := server.NewServer(&options)
+	if err != nil {
+		return err
+	}
+	s.SetLoggerV2(serverLog{e.log}, e.log.GetLevel() <= zerolog.DebugLevel, false, false)
 	s.Start()
 	if !s.ReadyForConnections(serverStart) || !s.JetStreamEnabled() {
-		e.stop()
-		return fail(fmt.Errorf("%w: it was not ready after %s", ErrUnavailable, serverStart))
+		s.Shutdown()
+		s.WaitForShutdown()
+		return fmt.Errorf("%w: it was not ready after %s", ErrUnavailable, serverStart)
 	}
-	return e, nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.current = s
+	return nil
+}
+
+// now returns the server; nil: there is none at the moment.
+func (e *embedded) now() *server.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.current
+}
+
+// InProcessConn connects to whatever server there is.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	if s := e.now(); s != nil {
+		return s.InProcessConn()
+	}
+	return nil, fmt.Errorf("%w: the log's server is being started anew", ErrUnavailable)
+}
+
+// examineAlways puts another server in the place of one that cannot write any more, until stop.
+func (e *embedded) examineAlways() {
+	ticker := time.NewTicker(examineEvery)
+	defer ticker.Stop()
+	said := false
+	for {
+		select {
+		case <-e.ended:
+			return
+		case <-ticker.C:
+		}
+		s := e.now()
+		if s != nil {
+			why := cannotWrite(s)
+			if why == "" {
+				said = false
+				continue
+			}
+			if !said {
+				e.log.Error().Str("error", why).Str("directory", e.options.StoreDir).
+					Msg("the log cannot write and takes nothing; it goes on when the disk has room")
+				said = true
+			}
+			if room(e.options.StoreDir) < roomToWrite {
+				continue
+			}
+			e.retire()
+		}
+		if err := e.start(); err != nil {
+			e.log.Error().Err(err).Msg("cannot start the log's server anew; trying again")
+			continue
+		}
+		e.log.Info().Msg("the log's server was started anew")
+	}
+}
+
+// cannotWrite says why a server's streams take nothing any more; empty: they do.
+func cannotWrite(s *server.Server) string {
+	for _, one := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if one.Type == server.HealthzErrorStream {
+			return one.Error
+		}
+	}
+	return ""
+}
+
+// room is how many bytes the disk under a directory has left.
+func room(directory string) uint64 {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(directory, &disk); err != nil {
+		return 0
+	}
+	return disk.Bavail * uint64(disk.Bsize)
+}
+
+// retire ends the server.
+func (e *embedded) retire() {
+	e.mu.Lock()
+	s := e.current
+	e.current = nil
+	e.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
 }
 
 // clientToken returns the token kept in a file, made at first use. It stays, so that clients come back after a restart.
@@ -102,13 +221,14 @@ func clientToken(path string) (string, error) {
 
 // address is the URL at which others reach the server, token included.
 func (e *embedded) address() string {
-	return (&url.URL{Scheme: "nats", User: url.User(e.token), Host: e.Addr().String()}).String()
+	return (&url.URL{Scheme: "nats", User: url.User(e.token), Host: e.listens}).String()
 }
 
 // stop ends the server and lets another process have the directory.
 func (e *embedded) stop() {
-	e.Shutdown()
-	e.WaitForShutdown()
+	e.end()
+	e.examine.Wait()
+	e.retire()
 	e.lock.Close()
 }
 
