@@ -654,6 +654,12 @@ func lastOutcome(t *testing.T, f *fixture) {
 	if r == nil || r.Sequence != 2 || r.Entry.Cause != 2 || r.Time.IsZero() {
 		t.Errorf("last outcome is %+v", r)
 	}
+	if r, err = f.LastFact(ctx, pod("a")); err != nil || r == nil || r.Sequence != 4 {
+		t.Errorf("last fact is %+v, %v", r, err)
+	}
+	if r, err = f.LastFact(ctx, pod("b")); err != nil || r != nil {
+		t.Errorf("of an object without one the last fact is %+v, %v", r, err)
+	}
 }
 
 // nodeFacts: each is kept, also one like another, and the newest of a node is found.

@@ -204,6 +204,10 @@ func (j *logStream) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef
 	return j.last(ctx, Address{Cluster: j.options.Cluster, Space: spaceOutcome, Object: object})
 }
 
+func (j *logStream) LastFact(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error) {
+	return j.last(ctx, Address{Cluster: j.options.Cluster, Space: spaceFact, Object: object})
+}
+
 func (j *logStream) LastOfNode(ctx context.Context, node string) (*Record, error) {
 	return j.last(ctx, runtimeOf(j.options.Cluster, node))
 }

@@ -111,6 +111,9 @@ type Journal interface {
 	// LastOutcome returns the newest outcome for an object, or nil when the log holds none.
 	LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
 
+	// LastFact returns the newest fact of an object by position, a deletion included, or nil when the log holds none.
+	LastFact(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error)
+
 	// LastOfNode returns the newest NodeObserved of a node, or nil when the log holds none.
 	LastOfNode(ctx context.Context, node string) (*Record, error)
 
@@ -155,8 +158,8 @@ type Work interface {
 // seconds.
 type Task struct {
 	Record
-	// Again is set when the entry was handed out before, or is older than the first taker of this name: its effect may
-	// have happened.
+	// Again is set when the entry was handed out before or may have been, or is older than the first taker of this name: its effect
+	// may have happened.
 	Again bool
 	// Done says that it is done (of a command: its outcome is in the log); the entry will not be handed out again.
 	Done func(ctx context.Context) error

@@ -312,6 +312,10 @@ func (m *Memory) LastOutcome(ctx context.Context, object *shiplogv1.ObjectRef) (
 	return m.lastAt(ctx, Address{Cluster: "local", Space: spaceOutcome, Object: object})
 }
 
+func (m *Memory) LastFact(ctx context.Context, object *shiplogv1.ObjectRef) (*Record, error) {
+	return m.lastAt(ctx, Address{Cluster: "local", Space: spaceFact, Object: object})
+}
+
 func (m *Memory) LastOfNode(ctx context.Context, node string) (*Record, error) {
 	return m.lastAt(ctx, runtimeOf("local", node))
 }

@@ -18,6 +18,9 @@ const (
 	keepAlive = ackWait / 3
 	// maxHeld is how many commands all takers of one name hold together.
 	maxHeld = 1024
+	// soon is within which a command is handed out as a rule. One that took longer may have been handed out before: a new leader of a
+	// replicated log need not know.
+	soon = time.Second
 	// maxFetched is how many of them one taker has fetched ahead.
 	maxFetched = 64
 )
@@ -43,20 +46,34 @@ func (j *logStream) share(ctx context.Context, name, subjects, what string, held
 			MaxAckPending: held,
 			MaxDeliver:    -1,
 		})
-	}, pullPulse)
+	}, j.ends, pullPulse)
 }
 
-// take takes what a consumer hands out, and has a sign of life from it every pulse.
-func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error), pulse time.Duration) (Work, error) {
+// ends says where the log ends.
+func (j *logStream) ends(ctx context.Context) (uint64, error) {
+	info, err := j.stream.Info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.State.LastSeq, nil
+}
+
+// take takes what a consumer hands out, of a log of which ends says where it ends, and has a sign of life from it every pulse.
+func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error),
+	ends func(context.Context) (uint64, error), pulse time.Duration) (Work, error) {
 	bounded, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
-	w := &work{link: l, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
+	w := &work{link: l, ends: ends, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
 	err := l.patiently(bounded, doing, func(ctx context.Context) error {
 		consumer, err := open(ctx)
 		if err != nil {
 			return err
 		}
 		w.since = consumer.CachedInfo().Created
+		w.connection = l.nc.Stats().Reconnects
+		if w.before, err = ends(ctx); err != nil {
+			return err
+		}
 		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
 			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pulse))
 		return err
@@ -84,6 +101,12 @@ type work struct {
 	close   func()
 
 	fetched chan fetched
+
+	// before is the end of the log when the taker came, or when its connection was the connection-th. A server that was killed may
+	// have forgotten what it handed out, so that everything up to there may have been handed out before. Only fetch uses them.
+	before     uint64
+	connection uint64
+	ends       func(context.Context) (uint64, error)
 
 	mu   sync.Mutex
 	held map[uint64]jetstream.Msg
@@ -149,10 +172,24 @@ func (w *work) hold(msg jetstream.Msg) (*Task, error) {
 	w.mu.Unlock()
 	return &Task{
 		Record: Record{Sequence: sequence, Time: meta.Timestamp, Subject: msg.Subject(), Size: len(msg.Data()), Entry: entry},
-		Again:  meta.NumDelivered > 1 || meta.Timestamp.Before(w.since),
+		Again:  meta.NumDelivered > 1 || meta.Timestamp.Before(w.since) || w.forgotten(sequence) || time.Since(meta.Timestamp) > soon,
 		Done:   func(ctx context.Context) error { return w.done(ctx, sequence, msg) },
 		Later:  func(wait time.Duration) { w.later(sequence, msg, wait) },
 	}, nil
+}
+
+// forgotten says whether an entry may have been handed out by a server that does not remember it.
+func (w *work) forgotten(sequence uint64) bool {
+	if now := w.nc.Stats().Reconnects; now != w.connection {
+		asked, cancel := context.WithTimeout(w.running, w.patience)
+		defer cancel()
+		before, err := w.ends(asked)
+		if err != nil {
+			return true
+		}
+		w.connection, w.before = now, before
+	}
+	return sequence <= w.before
 }
 
 // drop lets go of a task: it is kept from others no longer.

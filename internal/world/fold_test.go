@@ -60,6 +60,9 @@ func (h *history) step() {
 			vouched.Complete = append(vouched.Complete, &shiplogv1.Completeness{Group: resource.Group, Resource: resource.Resource, ResourceVersion: fmt.Sprint(h.version)})
 		}
 		h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_Vouched{Vouched: vouched}})
+	case h.random.IntN(8) == 0: // etcd is put back: versions begin again lower
+		h.version /= 2
+		h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_Rewound{Rewound: &shiplogv1.Rewound{}}})
 	default:
 		h.entries = append(h.entries, &shiplogv1.Entry{Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: &shiplogv1.FenceRaised{}}})
 	}

@@ -180,7 +180,7 @@ func (w *World) Fold(change Change) {
 }
 
 func (w *World) observe(change Change) {
-	if change.object == nil || w.buried(change) {
+	if change.object == nil || change.version <= w.tombstones[change.ref].version {
 		return
 	}
 	if held := w.meta(change.ref); held != nil && change.version <= held.Version && held.Sequence > w.rewound {
@@ -241,7 +241,7 @@ func (w *World) remove(change Change) {
 	if held := w.meta(ref); held != nil && held.Version > change.version && held.Sequence > w.rewound {
 		return
 	}
-	if w.buried(change) {
+	if change.version <= w.tombstones[ref].version {
 		return
 	}
 	w.tombstones[ref] = tombstone{change.version, change.Sequence, change.Time}
@@ -285,16 +285,12 @@ func (w *World) remove(change Change) {
 	}
 }
 
-// buried says whether a fact is not newer than the deletion of its object.
-func (w *World) buried(change Change) bool {
-	stone := w.tombstones[change.ref]
-	return stone.sequence > w.rewound && change.version <= stone.version
-}
-
-// rewind takes note that the API server is at an earlier state than the world: any fact that follows is newer than what is held,
-// and an applied delete of a Pod may not have happened.
+// rewind takes note that the API server is at an earlier state than the world: any fact that follows is newer than what is held or
+// gone, and an applied delete of a Pod may not have happened.
 func (w *World) rewind(sequence uint64) {
 	w.rewound = sequence
+	clear(w.tombstones)
+	w.graves = nil
 	for _, deletion := range w.deletions { //shiplog:unordered: changes each
 		at := w.pods[deletion.object]
 		w.unlist(at)

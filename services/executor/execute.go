@@ -105,6 +105,13 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 	var verb string
 	var v verdict
 	for retry := e.backoff(); ; {
+		if made, err := e.made(ctx, c); err != nil {
+			return nil, err
+		} else if made != nil {
+			verb, v = "create", verdict{result: shiplogv1.Outcome_RESULT_APPLIED}
+			c.ref = made
+			break
+		}
 		verb, v = c.try(ctx)
 		if v.result != shiplogv1.Outcome_RESULT_UNSPECIFIED {
 			break
@@ -128,13 +135,29 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 	took := e.time().Now().Sub(start)
 	e.metrics.commands.WithLabelValues(verb, strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))).Inc()
 	e.metrics.seconds.WithLabelValues(verb).Observe(took.Seconds())
-	return e.entries(task, v, c.requests, took), nil
+	return e.entries(task, c.ref, v, c.requests, took), nil
 }
 
-func (e *executor) entries(task *journal.Task, v verdict, requests uint32, took time.Duration) []*shiplogv1.Entry {
+// made returns the object that an earlier try at a create made, if it is gone again: then its end is in the log behind the command.
+// Making it again would be a second effect. Nil: it is there, or was never made, or nobody saw it yet.
+func (e *executor) made(ctx context.Context, c *call) (*shiplogv1.ObjectRef, error) {
+	if !c.unsure || c.command.GetCreate() == nil {
+		return nil, nil
+	}
+	last, err := e.options.Journal.LastFact(ctx, c.ref)
+	if err != nil {
+		return nil, fmt.Errorf("read the last fact: %w", err)
+	}
+	if last == nil || last.Sequence < c.sequence {
+		return nil, nil
+	}
+	return last.Entry.GetObjectDeleted().GetObject(), nil
+}
+
+func (e *executor) entries(task *journal.Task, ref *shiplogv1.ObjectRef, v verdict, requests uint32, took time.Duration) []*shiplogv1.Entry {
 	command := task.Entry.GetCommand()
 	outcome := &shiplogv1.Outcome{
-		Result: v.result, Object: command.GetObject(), Attempt: command.GetAttempt(),
+		Result: v.result, Object: ref, Attempt: command.GetAttempt(),
 		Requests: requests, Took: durationpb.New(took),
 	}
 	entries := make([]*shiplogv1.Entry, 0, 2)

@@ -289,6 +289,15 @@ func TestOutcomes(t *testing.T) {
 			{method: "GET", code: 200, body: pod("u1", "5", "")},
 			{method: "PATCH", want: "?dryRun=All", code: 200, body: pod("u1", "5", "")}},
 			"APPLIED  requests=4 facts=[5]"},
+		{"patch had its effect, and the question whether it had is not answered at once", patchPod("4"), []step{
+			{method: "PATCH", hang: true},
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", code: 200, body: pod("u1", "5", "")},
+			{method: "PATCH", want: "?dryRun=All", code: 500, body: "lost"},
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", code: 200, body: pod("u1", "5", "")},
+			{method: "PATCH", want: "?dryRun=All", code: 200, body: pod("u1", "5", "")}},
+			"APPLIED  requests=7 facts=[5]"},
 		{"patch had no effect and somebody else was there", patchPod("4"), []step{
 			{method: "PATCH", hang: true},
 			{method: "PATCH", code: 409, body: status(409, "Conflict")},
@@ -377,6 +386,22 @@ func TestAgainWithOutcome(t *testing.T) {
 	b.log = handing{b.log, work}
 	b.start(server(t))
 	<-done
+}
+
+// A create is handed out again. Meanwhile its Pod was there, and somebody deleted it: it is not made a second time.
+func TestAgainAfterTheEnd(t *testing.T) {
+	b := open(t)
+	sequence := b.command(createPod())
+	gone := &shiplogv1.ObjectRef{Version: "v1", Resource: "pods", Namespace: "ns", Name: "a", Uid: "u1"}
+	if _, err := b.log.Append(t.Context(), &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectDeleted{
+		ObjectDeleted: &shiplogv1.ObjectDeleted{Object: gone, ResourceVersion: "9"}}}); err != nil {
+		t.Fatal(err)
+	}
+	work := &oneTask{journal.Task{Record: journal.Record{Sequence: sequence, Entry: &shiplogv1.Entry{Rollout: "workload/1", Kind: commandEntry(createPod()).Kind}}, Again: true,
+		Done: func(context.Context) error { return nil }}, make(chan struct{}, 1)}
+	b.log = handing{b.log, work}
+	b.start(server(t))
+	b.await(sequence).want(t, "APPLIED  requests=0 facts=[]")
 }
 
 // An outcome that the log does not take at first is offered again, once the effect is there.

@@ -57,10 +57,12 @@ func (c *call) patch(ctx context.Context, effect *shiplogv1.PatchObject) verdict
 		return verdict{reason: got.explain()} // our preconditions hold; somebody was faster a few times
 	case !c.moved(now.object):
 		return refused(got.explain(), now.object)
-	case c.unsure && c.already(ctx, effect, contentType, now.object):
-		return applied(now.object)
 	}
-	return refused(reason(string(metav1.StatusReasonConflict), got.status().Message), now.object)
+	conflicted := refused(reason(string(metav1.StatusReasonConflict), got.status().Message), now.object)
+	if !c.unsure {
+		return conflicted
+	}
+	return c.already(ctx, effect, contentType, now.object, conflicted)
 }
 
 // moved says that the object has left the resource version that the command was meant for.
@@ -68,19 +70,21 @@ func (c *call) moved(now *object.Object) bool {
 	return c.command.GetResourceVersion() != "" && now.ResourceVersion != c.command.GetResourceVersion()
 }
 
-// already says whether the patch would change nothing in the object as it is now: an earlier try had its effect. The API
-// server is asked by a dry run, because it alone knows what the patch means.
-func (c *call) already(ctx context.Context, effect *shiplogv1.PatchObject, contentType types.PatchType, now *object.Object) bool {
+// already is the verdict when an earlier try may have had the effect: it had it if the patch would change nothing in the object as it is
+// now; else the verdict is otherwise. The API server is asked by a dry run, because it alone knows what the patch means.
+func (c *call) already(ctx context.Context, effect *shiplogv1.PatchObject, contentType types.PatchType, now *object.Object, otherwise verdict) verdict {
 	body, err := guarded(effect, now.UID, now.ResourceVersion)
 	if err != nil || effect.GetSubresource() == "scale" {
-		return false
+		return otherwise
 	}
 	got := c.sendPatch(ctx, effect, contentType, body, url.Values{"dryRun": {metav1.DryRunAll}})
-	if !got.ok() {
-		return false
+	if got.temporary() {
+		return failed(got)
 	}
-	after, err := got.object(c.ref)
-	return err == nil && after.Hash == now.Hash
+	if after, err := got.object(c.ref); got.ok() && err == nil && after.Hash == now.Hash {
+		return applied(now)
+	}
+	return otherwise
 }
 
 func (c *call) sendPatch(ctx context.Context, effect *shiplogv1.PatchObject, contentType types.PatchType, body []byte, query url.Values) answer {

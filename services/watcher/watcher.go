@@ -9,16 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"shiplog.dev/internal/journal"
 )
+
+// longestWatchPause is the longest pause before a watch that failed is tried again. Rollouts wait for it: they need a vouch.
+const longestWatchPause = 3 * time.Second
 
 // Options of Run. All but Registry and Version are required.
 type Options struct {
@@ -86,7 +91,9 @@ func run(ctx context.Context, options Options, pace pace) error {
 	quiet := logr.Discard() // the sources say what went wrong
 	for _, v := range w.views {
 		reflector := cache.NewReflectorWithOptions(v.source, &item{}, v, cache.ReflectorOptions{
-			Name: "shiplog-watcher " + v.kind.name, TypeDescription: v.kind.name, Logger: &quiet,
+			Name: "shiplog-watcher " + v.kind.name, TypeDescription: v.kind.name, Logger: &quiet, Backoff: &wait.Backoff{
+				Duration: firstPause, Factor: 2, Jitter: 0.5, Cap: longestWatchPause, Steps: 16,
+			},
 		})
 		start(func(ctx context.Context) error { reflector.RunWithContext(klog.NewContext(ctx, quiet)); return nil })
 	}
