@@ -132,6 +132,7 @@ func (j *logStream) publish(ctx context.Context, messages []*nats.Msg) (stored i
 
 func (m message) msg() *nats.Msg {
 	out := &nats.Msg{Subject: m.subject, Data: m.data, Header: nats.Header{}}
+	out.Header.Set(headerSum, sumOf(m.subject, m.data))
 	if m.id != "" {
 		out.Header.Set(jetstream.MsgIDHeader, m.id)
 	}
@@ -254,6 +255,7 @@ func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64
 func (j *logStream) note(tick message) *nats.Msg {
 	m := &nats.Msg{Data: tick.data, Header: nats.Header{}}
 	m.Subject = Address{Cluster: j.options.Cluster, Space: spaceWake, ID: tick.wish.GetId()}.String()
+	m.Header.Set(headerSum, sumOf(tick.subject, tick.data)) // the server passes it on to the tick
 	m.Header.Set(jetstream.ScheduleHeader, "@at "+tick.wish.GetDue().AsTime().Format(time.RFC3339Nano))
 	m.Header.Set(jetstream.ScheduleTargetHeader, tick.subject)
 	return m

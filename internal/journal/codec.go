@@ -3,9 +3,11 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 	"strings"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -64,6 +66,27 @@ func decode(sequence uint64, subject string, data []byte) (*shiplogv1.Entry, err
 		}
 	}
 	return entry, nil
+}
+
+// headerSum carries the checksum of a message, because the server does not look at its own when it reads what it has held since a clean
+// start. Messages from before there was one have none.
+const headerSum = "Shiplog-Sum"
+
+// sumOf is the CRC-32C of a subject and what stands under it.
+func sumOf(subject string, data []byte) string {
+	return strconv.FormatUint(uint64(crc32.Update(crc32.Checksum([]byte(subject), castagnoli), castagnoli, data)), 16)
+}
+
+// damaged says what an entry suffers from that is not what was written, and what helps.
+const damaged = "the message is damaged where it is stored, and nothing behind it is read. A new log can take its place: what exists is read anew, " +
+	"and nothing is restarted"
+
+// whole says whether a message is as it was written. Errors: ErrUndecodable, naming sequence.
+func whole(sequence uint64, subject string, data []byte, header nats.Header) error {
+	if want := header.Get(headerSum); want != "" && want != sumOf(subject, data) {
+		return fmt.Errorf("%w: sequence %d: %s", ErrUndecodable, sequence, damaged)
+	}
+	return nil
 }
 
 // in says whether a subject is of a space, without reading all of it.

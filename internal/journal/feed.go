@@ -81,7 +81,10 @@ func (f *feed) read(msg jetstream.Msg, err error) (m raw, own bool, _ error) {
 		return raw{}, false, err
 	}
 	m = raw{sequence: meta.Sequence.Stream, time: meta.Timestamp, subject: msg.Subject(), data: msg.Data()}
-	return m, strings.HasPrefix(m.subject, f.wake), nil
+	if strings.HasPrefix(m.subject, f.wake) {
+		return m, true, nil
+	}
+	return m, false, whole(m.sequence, m.subject, m.data, msg.Headers())
 }
 
 func (f *feed) close() { f.it.Stop() }

@@ -240,15 +240,18 @@ func (j *logStream) get(ctx context.Context, doing string, find func(context.Con
 	if err != nil || found == nil {
 		return nil, err
 	}
+	if err := whole(found.Sequence, found.Subject, found.Data, found.Header); err != nil {
+		return nil, err
+	}
 	return raw{sequence: found.Sequence, time: found.Time, subject: found.Subject, data: found.Data}.record()
 }
 
-func (j *logStream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+func (j *logStream) info(ctx context.Context, options ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
 	var info *jetstream.StreamInfo
 	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	err := j.patiently(bounded, "look at the stream "+j.name, func(ctx context.Context) (err error) {
-		info, err = j.stream.Info(ctx)
+		info, err = j.stream.Info(ctx, options...)
 		return err
 	})
 	return info, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -415,6 +416,41 @@ func TestSlowReader(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	take(t, r, n)
+}
+
+// TestDamage: a bit of one message falls over on the disk while nobody looks. Reading ends before it and names it.
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	o := Options{Directory: t.TempDir(), Log: testLog(t)}
+	j := mustOpen(t, o)
+	for i := range 20 {
+		_, err := j.Append(t.Context(), fact(fmt.Sprint("pod-", i+1), i+1))
+		check(t, err)
+	}
+	check(t, j.Close())
+	blocks, err := filepath.Glob(filepath.Join(o.Directory, "jetstream/$G/streams/SHIPLOG/msgs/*.blk"))
+	check(t, err)
+	data, err := os.ReadFile(blocks[0])
+	check(t, err)
+	at := bytes.LastIndex(data, []byte("uid-pod-13"))
+	data[at+1] ^= 1 // from uid-pod-13 to uhd-pod-13, which decodes
+	check(t, os.WriteFile(blocks[0], data, 0o600))
+
+	r, err := mustOpen(t, o).Read(t.Context(), From{Sequence: 1})
+	check(t, err)
+	defer r.Close()
+	for read := uint64(0); ; {
+		records, err := r.Next(within(t))
+		if errors.Is(err, ErrUndecodable) && strings.Contains(err.Error(), "sequence 13") && read == 12 {
+			return
+		}
+		if err != nil {
+			t.Fatalf("after %d: %v", read, err)
+		}
+		if read = records[len(records)-1].Sequence; read > 12 {
+			t.Fatalf("it reads on to %d: %v", read, records[12].Entry)
+		}
+	}
 }
 
 func TestListen(t *testing.T) {

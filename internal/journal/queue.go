@@ -83,20 +83,20 @@ func (q *queue) end(err error) {
 	signal(q.filled)
 }
 
-// peek returns the records at hand, the first position that was jumped over among them (0: none), and, if there are no
-// records, why there never will be.
-func (q *queue) peek() (records []Record, jumped uint64, err error) {
+// peek returns the records at hand, the jumps among them, and, if there are no records, why there never will be.
+func (q *queue) peek() (records []Record, jumps []jump, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.records) == 0 {
-		return nil, 0, q.err
+		return nil, nil, q.err
 	}
 	n := min(len(q.records), maxTaken)
 	records = q.records[:n:n] // the taker may append to it
-	if len(q.jumps) > 0 && q.jumps[0].came <= records[len(records)-1].Sequence {
-		jumped = q.jumps[0].expected
+	last := records[n-1].Sequence
+	for len(jumps) < len(q.jumps) && q.jumps[len(jumps)].came <= last {
+		jumps = q.jumps[: len(jumps)+1 : len(jumps)+1]
 	}
-	return records, jumped, nil
+	return records, jumps, nil
 }
 
 // drop forgets the first n records, which the taker now owns.

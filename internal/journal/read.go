@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -65,6 +69,10 @@ type reader struct {
 	queue   *queue
 	running context.Context
 	close   func()
+
+	// removed are the positions up to known that the log has taken out itself, in order. Only Next uses them.
+	removed []uint64
+	known   uint64
 }
 
 func (r *reader) Close() { r.close() }
@@ -106,10 +114,10 @@ func (r *reader) Next(ctx context.Context) ([]Record, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
-		records, jump, err := r.queue.peek()
+		records, jumps, err := r.queue.peek()
 		if len(records) > 0 {
-			if jump > 0 {
-				if records, err = r.verify(ctx, records, jump); err != nil {
+			if len(jumps) > 0 {
+				if records, err = r.verify(ctx, records, jumps); err != nil {
 					return nil, err
 				}
 			}
@@ -135,27 +143,37 @@ func (r *reader) Next(ctx context.Context) ([]Record, error) {
 	}
 }
 
-// verify tells positions that were never handed out to readers (notes that ticks replaced, jumped over at a position of the
-// stream that still stands) from entries that retention took before they were read. Only the front of the log ever goes, so
-// nothing is lost if the oldest message does not stand after the first jump. It returns the records before a loss, or ErrGap
-// if there are none. It errs on the side of ErrGap when retention reaches a jump at this very moment.
-func (r *reader) verify(ctx context.Context, records []Record, jump uint64) ([]Record, error) {
+// verify tells positions that were jumped over because the log took them out itself (notes that ticks replaced) from entries that
+// retention took before they were read, and from messages that the server cannot read and leaves out without a word. Only the front of
+// the log ever goes. It returns the records before the first loss or damage; ErrGap or ErrUndecodable if there are none. It errs on the
+// side of ErrGap when retention reaches a jump at this very moment.
+func (r *reader) verify(ctx context.Context, records []Record, jumps []jump) ([]Record, error) {
+	until := func(position uint64, err error) ([]Record, error) {
+		if n := sort.Search(len(records), func(i int) bool { return records[i].Sequence > position }); n > 0 {
+			return records[:n], nil
+		}
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
 	info, err := r.j.info(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
-	first := info.State.FirstSeq
-	if first <= jump {
-		return records, nil
+	if first := info.State.FirstSeq; first > jumps[0].expected {
+		return until(jumps[0].expected, fmt.Errorf("%w: position %d was due, the log begins at %d", ErrGap, jumps[0].expected, first))
 	}
-	for i, record := range records {
-		if record.Sequence < jump {
-			continue
+	if last := jumps[len(jumps)-1].came; last > r.known {
+		if info, err = r.j.info(ctx, jetstream.WithDeletedDetails(true)); err != nil {
+			return nil, fmt.Errorf("read the log: %w", err)
 		}
-		if i > 0 {
-			return records[:i], nil
-		}
-		break
+		r.removed, r.known = info.State.Deleted, info.State.LastSeq
+		slices.Sort(r.removed)
 	}
-	return nil, fmt.Errorf("read the log: %w: position %d was due, the log begins at %d", ErrGap, jump, first)
+	for _, jump := range jumps {
+		for position := jump.expected; position < jump.came; position++ {
+			if _, removed := slices.BinarySearch(r.removed, position); !removed {
+				return until(position, fmt.Errorf("%w: sequence %d: %s", ErrUndecodable, position, damaged))
+			}
+		}
+	}
+	return records, nil
 }

@@ -160,6 +160,9 @@ func (w *work) hold(msg jetstream.Msg) (*Task, error) {
 		return nil, err
 	}
 	sequence := meta.Sequence.Stream
+	if err := whole(sequence, msg.Subject(), msg.Data(), msg.Headers()); err != nil {
+		return nil, err
+	}
 	entry, err := decode(sequence, msg.Subject(), msg.Data())
 	if err != nil {
 		return nil, err

@@ -13,11 +13,14 @@ import (
 // ownManager is how the field managers of this program's writes begin.
 const ownManager = "shiplog"
 
+// Manager is the field manager of what commands write. The API server takes it from the executor's user agent.
+const Manager = "shiplog-executor"
+
 // lastChange is the newest entry of managedFields that is not about the status. Its fields are raw JSON strings, quotes
 // included, that point into the object.
 type lastChange struct {
 	manager, operation, subresource, time, scaledBy []byte
-	// written is when this program wrote the object last, its status included.
+	// written is when a command wrote the object last, its status included.
 	written []byte
 }
 
@@ -48,7 +51,7 @@ func (l *lastChange) read(raw []byte, i int) (int, error) {
 		if string(one.subresource) == `"scale"` {
 			l.scaledBy = one.manager // who changes them otherwise takes them from this manager, and its entry goes
 		}
-		if err == nil && one.ours() && bytes.Compare(one.time, l.written) > 0 {
+		if err == nil && text(one.manager) == Manager && bytes.Compare(one.time, l.written) > 0 {
 			l.written = one.time
 		}
 		if err == nil && one.newerThan(l) {

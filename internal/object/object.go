@@ -28,7 +28,7 @@ type Object struct {
 	Hash uint64
 	// LastChange says who last changed more than the status; nil when managedFields do not tell.
 	LastChange *shiplogv1.LastChange
-	// Written is when Shiplog wrote the object last, its status included, by the API server's clock in whole seconds; zero: never.
+	// Written is when a command wrote the object last, its status included, by the API server's clock in whole seconds; zero: never.
 	Written time.Time
 }
 

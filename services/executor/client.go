@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	userAgent = "shiplog-executor"
+	userAgent = object.Manager
 	// auditHeader lets a client name its request in the audit log.
 	auditHeader = "Audit-ID"
 	// maxAnswer bounds an answer's body; etcd takes no object of this size.

@@ -35,6 +35,7 @@ func (w *watcher) learn(ctx context.Context) (*follower, error) {
 	if state.FirstSequence > state.LastSequence {
 		end = state.Compacted // everything after the compacted view has aged away
 	}
+	w.thread.begun = state.FirstSequence > 1 || state.Compacted > 0
 	from := journal.From{Compacted: true}
 	if end == 0 {
 		from = journal.From{Sequence: state.LastSequence + 1}
@@ -50,7 +51,7 @@ func (w *watcher) learn(ctx context.Context) (*follower, error) {
 			return nil, err
 		}
 		for _, record := range records {
-			f.w.thread.follow(record)
+			f.w.thread.learn(record)
 			if err := f.fold(record); err != nil {
 				f.close()
 				return nil, fmt.Errorf("entry %d: %w", record.Sequence, err)

@@ -22,8 +22,11 @@ const (
 // thread is what holds facts of different times together: where the log ends, and where the API server's versions begin anew.
 type thread struct {
 	mu sync.Mutex
-	// ends is the time of the newest entry read; zero: there is none.
+	// ends is the time of the newest entry that was there at the start, or of a newer command: what Shiplog wrote later than that
+	// has no command in the log.
 	ends time.Time
+	// begun says whether anything was there at the start that was observed or decided.
+	begun bool
 	// rewoundAt is the position and time of the newest Rewound, by the log.
 	rewoundAt     uint64
 	rewoundTime   time.Time
@@ -33,11 +36,24 @@ type thread struct {
 	written  *item
 }
 
+// learn takes note of an entry that is there at the start.
+func (t *thread) learn(record journal.Record) {
+	t.follow(record)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if record.Time.After(t.ends) {
+		t.ends = record.Time
+	}
+	// Others, which start at the same time, may have told of themselves.
+	entry := record.Entry
+	t.begun = t.begun || entry.GetFenceRaised() == nil && entry.GetNodeObserved() == nil && entry.GetSealed() == nil
+}
+
 // follow takes note of an entry of the log.
 func (t *thread) follow(record journal.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if record.Time.After(t.ends) {
+	if record.Entry.GetCommand() != nil && record.Time.After(t.ends) {
 		t.ends = record.Time
 	}
 	if record.Entry.GetRewound() == nil {
@@ -127,15 +143,18 @@ func (w *watcher) begin(list []any) {
 	}
 	w.thread.written = nil
 	ends := w.thread.ends
-	if !ends.IsZero() && !last.normal.Written.After(ends.Add(unlogged)) {
+	if w.thread.begun && !last.normal.Written.After(ends.Add(unlogged)) {
 		return
 	}
 	lost := &shiplogv1.LogLost{Object: last.normal.Ref(), WrittenAt: timestamppb.New(last.normal.Written)}
-	if !ends.IsZero() {
+	if w.thread.begun {
 		lost.LogEndsAt = timestamppb.New(ends)
 	}
 	w.metrics.losses.Inc()
-	w.options.Logger.Error().Stringer("object", lost.Object).Time("written", last.normal.Written).Time("log-ends", ends).
-		Msg("the log has lost entries: Shiplog wrote to Kubernetes after the log ends; what exists is published anew")
+	line := w.options.Logger.Error().Str("object", last.normal.Name).Time("written", last.normal.Written)
+	if w.thread.begun {
+		line = line.Time("log-ends", ends)
+	}
+	line.Msg("the log has lost entries: Shiplog has written to Kubernetes what they must tell of; what exists is published anew")
 	w.queue.push(fact{lost: func() {}, entry: &shiplogv1.Entry{Skippable: true, Kind: &shiplogv1.Entry_LogLost{LogLost: lost}}})
 }
