@@ -76,8 +76,6 @@ type observer struct {
 
 	mu      sync.Mutex
 	entries []entry // in order
-	// trouble is what the log showed that it must not.
-	trouble []string
 }
 
 func newObserver(url func() (string, error)) (*observer, error) {
