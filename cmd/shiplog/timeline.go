@@ -116,7 +116,7 @@ func laneWidth() int {
 	return 120
 }
 
-func printSteps(out io.Writer, steps []narrate.Step, ticks bool) error {
+func printSteps(out io.Writer, steps []*narrate.Step, ticks bool) error {
 	rows := [][]string{{"SEQUENCE", "TIME", "AFTER", "WHAT", "WHY", "OUTCOME"}}
 	for _, step := range steps {
 		if !ticks && (step.Tick || step.Verb == world.Wake) {

@@ -199,7 +199,7 @@ type whyJSON struct {
 	Asked    *narrate.Step    `json:"asked,omitempty"`
 	Standing *decide.Standing `json:"standing,omitempty"`
 	Held     []decide.Hold    `json:"held"`
-	UnderWay []narrate.Step   `json:"underWay"`
+	UnderWay []*narrate.Step  `json:"underWay"`
 	Unwell   []*narrate.Life  `json:"notAvailable"`
 }
 

@@ -2,6 +2,8 @@ package narrate
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +51,8 @@ type Step struct {
 	Refused bool `json:"refused,omitempty"`
 
 	command *shiplogv1.Command
+	// because is what led to a command: the edit that it serves, and what happened last before it was decided.
+	because []Link
 }
 
 // Command is what a step commanded; nil: the step is no command.
@@ -78,6 +82,7 @@ type Life struct {
 	// Trouble is what kept it from being ready when it was last seen; empty: nothing did.
 	Trouble string `json:"trouble,omitempty"`
 
+	version  uint64    // of the newest fact
 	settles  time.Time // when time alone makes it available; zero: nothing to wait for
 	failure  string    // what it was last said to fail of
 	restarts int
@@ -110,7 +115,7 @@ type Account struct {
 	UID      types.UID
 	// Deleted is when the workload was gone; zero: it is there.
 	Deleted time.Time
-	Steps   []Step
+	Steps   []*Step
 	Lives   []*Life
 	Limits  []Limit
 	// End is the time of the newest entry shown.
@@ -118,31 +123,67 @@ type Account struct {
 	Sequence uint64
 
 	generation int64
-	objects    *history.Objects
-	commands   map[uint64]int // index of the step, by sequence of the command
+	seen       seen
+	edits      []*Step          // by people
+	news       []*Step          // what was not commanded, the newest of it
+	open       map[uint64]*Step // commands without outcome, by their positions
 	lives      map[types.UID]*Life
-	named      map[string]*Life
+	named      map[string]*Life // those that are there
+	settling   []*Life
 	wishes     map[string]string // why a tick was asked for, by identity
-	creates    map[string]uint64 // commands under way that create Pods, by name
+	creates    map[string]bool   // Pods that commands under way create, by name
 }
+
+// seen is the newest fact of the workload.
+type seen struct {
+	Version uint64
+	// JSON of the object; empty: it is not there.
+	JSON []byte
+}
+
+// maxNews bounds what a decision may have followed from: as many steps may come between a decision and the last of its commands.
+const maxNews = 16 << 10
 
 // NewAccount starts the account of a CloneSet.
 func NewAccount(namespace, name string) *Account {
 	return &Account{
 		Workload: world.Ref{Group: world.GroupKruise, Resource: world.ResourceCloneSets, Namespace: namespace, Name: name},
-		objects:  history.NewObjects(), commands: map[uint64]int{}, lives: map[types.UID]*Life{}, named: map[string]*Life{},
-		wishes: map[string]string{}, creates: map[string]uint64{},
+		open:     map[uint64]*Step{}, lives: map[types.UID]*Life{}, named: map[string]*Life{}, wishes: map[string]string{}, creates: map[string]bool{},
 	}
 }
 
 // Show takes the next entry. An error means that the entry cannot be understood.
 func (a *Account) Show(record journal.Record) error {
-	a.End, a.Sequence = record.Time, record.Sequence
-	a.settle(record)
+	var change world.Change
+	if record.Entry.GetObjectObserved() != nil && a.Concerns(record.Entry) {
+		var err error
+		if change, err = world.Decode(record.Sequence, record.Time, record.Entry); err != nil {
+			return err
+		}
+	}
+	return a.ShowDecoded(record, change)
+}
+
+// ShowDecoded is Show for one who has read the entry already; of entries that are no facts the change may be zero.
+func (a *Account) ShowDecoded(record journal.Record, change world.Change) error {
+	a.Pass(record)
 	entry := record.Entry
 	switch kind := entry.GetKind().(type) {
-	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted:
-		return a.fact(record)
+	case *shiplogv1.Entry_ObjectObserved:
+		switch object := change.Object().(type) {
+		case *world.CloneSet:
+			if world.RefOf(kind.ObjectObserved.GetObject()) == a.Workload {
+				return a.edited(record, object, kind.ObjectObserved)
+			}
+		case *world.Pod:
+			a.changed(record, object)
+		}
+	case *shiplogv1.Entry_ObjectDeleted:
+		version, err := strconv.ParseUint(kind.ObjectDeleted.GetResourceVersion(), 10, 64)
+		if err != nil {
+			return fmt.Errorf("entry %d: the version of a deletion: %w", record.Sequence, err)
+		}
+		a.gone(record, world.RefOf(kind.ObjectDeleted.GetObject()), version)
 	case *shiplogv1.Entry_Command:
 		if a.UID == "" || world.WorkloadOf(entry.GetRollout()) != a.UID {
 			return nil
@@ -152,16 +193,31 @@ func (a *Account) Show(record journal.Record) error {
 		a.outcome(record, kind.Outcome)
 	case *shiplogv1.Entry_Ticked:
 		if why, ours := a.wishes[kind.Ticked.GetId()]; ours {
-			a.add(record, Step{What: "a tick: " + why, Tick: true})
+			a.add(record, &Step{What: "a tick: " + why, Tick: true})
 			delete(a.wishes, kind.Ticked.GetId())
 		}
 	}
 	return nil
 }
 
-func (a *Account) add(record journal.Record, step Step) {
+// Pass takes note of the time of an entry that concerns the workload, or that may have ended a wait.
+func (a *Account) Pass(record journal.Record) {
+	a.End, a.Sequence = record.Time, record.Sequence
+	a.settle(record)
+}
+
+func (a *Account) add(record journal.Record, step *Step) {
 	step.Sequence, step.Time, step.Generation = record.Sequence, record.Time, a.generation
 	a.Steps = append(a.Steps, step)
+	switch {
+	case step.Edit != nil && !step.Ours:
+		a.edits = append(a.edits, step)
+		fallthrough
+	case step.Verb == "":
+		if a.news = append(a.news, step); len(a.news) == 2*maxNews {
+			a.news = slices.Delete(a.news, 0, maxNews)
+		}
+	}
 }
 
 // Concerns says whether an entry may be about the workload, before anything of it is decoded.
@@ -178,61 +234,42 @@ func (a *Account) Concerns(entry *shiplogv1.Entry) bool {
 	return entry.GetObjectObserved() == nil || ref.Resource == world.ResourcePods
 }
 
-func (a *Account) fact(record journal.Record) error {
-	ref, _ := history.ObjectOf(record.Entry)
-	isPod := ref.Group == "" && ref.Resource == world.ResourcePods && ref.Namespace == a.Workload.Namespace
-	if ref != a.Workload && !isPod {
-		return nil
-	}
-	before, after := a.objects.Show(record)
-	if before == nil && after == nil {
-		return nil
-	}
-	if after == nil {
-		a.gone(record, ref)
-		return nil
-	}
-	change, err := world.Decode(record.Sequence, record.Time, record.Entry)
-	if err != nil {
-		return err
-	}
-	switch object := change.Object().(type) {
-	case *world.CloneSet:
-		return a.edited(record, object, before, after)
-	case *world.Pod:
-		return a.changed(record, object, after)
-	}
-	return nil
-}
-
-func (a *Account) gone(record journal.Record, ref world.Ref) {
+func (a *Account) gone(record journal.Record, ref world.Ref, version uint64) {
 	if ref == a.Workload {
-		a.Deleted = record.Time
-		a.add(record, Step{What: workloadName(ref) + " is gone"})
+		if a.seen.JSON == nil || a.seen.Version > version {
+			return
+		}
+		a.seen, a.Deleted = seen{Version: version}, record.Time
+		a.add(record, &Step{What: workloadName(ref) + " is gone"})
 		return
 	}
 	life := a.named[ref.Name]
-	if life == nil {
+	if ref.Group != "" || ref.Resource != world.ResourcePods || ref.Namespace != a.Workload.Namespace || life == nil || life.version > version {
 		return
 	}
 	delete(a.named, ref.Name)
 	life.Gone, life.GoneSequence = record.Time, record.Sequence
+	a.settles(life, time.Time{})
 	text := ""
 	if life.Now().State != Terminating {
 		text = " without having been terminating"
 	}
-	a.add(record, Step{What: "pod/" + ref.Name + " is gone" + text, Pod: ref.Name, Ours: life.leaving})
+	a.add(record, &Step{What: "pod/" + ref.Name + " is gone" + text, Pod: ref.Name, Ours: life.leaving})
 }
 
 func workloadName(ref world.Ref) string { return "cloneset/" + ref.Name }
 
-func (a *Account) edited(record journal.Record, set *world.CloneSet, before, after *history.Object) error {
-	again := set.UID != a.UID
+func (a *Account) edited(record journal.Record, set *world.CloneSet, fact *shiplogv1.ObjectObserved) error {
+	if set.Version <= a.seen.Version {
+		return nil
+	}
+	before, again := a.seen.JSON, set.UID != a.UID
+	a.seen = seen{set.Version, fact.GetJson()}
 	if !again && set.Generation <= a.generation {
 		return nil
 	}
 	a.UID, a.generation, a.Deleted = set.UID, set.Generation, time.Time{}
-	edit := &Edit{Generation: set.Generation, Who: Who(after.LastChange), Created: again && before == nil && set.Generation == 1, Replicas: 1}
+	edit := &Edit{Generation: set.Generation, Who: Who(fact.GetLastChange()), Created: again && before == nil && set.Generation == 1, Replicas: 1}
 	var images []string
 	for _, container := range set.Spec.Template.Spec.Containers {
 		images = append(images, container.Image)
@@ -253,16 +290,16 @@ func (a *Account) edited(record journal.Record, set *world.CloneSet, before, aft
 		edit.Who = ""
 	default:
 		var err error
-		if edit.Differences, err = Differences(before.JSON, after.JSON, false); err != nil {
+		if edit.Differences, err = Differences(before, fact.GetJson(), false); err != nil {
 			return err
 		}
-		edit.Who = whoEdited(after.LastChange, edit.Differences)
+		edit.Who = whoEdited(fact.GetLastChange(), edit.Differences)
 	}
 	text := workloadName(a.Workload) + " " + what
 	if edit.Who != "" {
 		text += " by " + edit.Who
 	}
-	a.add(record, Step{What: fmt.Sprintf("%s: generation %d, %s", text, edit.Generation, edit.Summary()), Edit: edit, Ours: ours(edit.Who)})
+	a.add(record, &Step{What: fmt.Sprintf("%s: generation %d, %s", text, edit.Generation, edit.Summary()), Edit: edit, Ours: ours(edit.Who)})
 	return nil
 }
 
@@ -303,31 +340,29 @@ func Who(change *shiplogv1.LastChange) string {
 	return change.GetManager()
 }
 
-func (a *Account) changed(record journal.Record, pod *world.Pod, object *history.Object) error {
+func (a *Account) changed(record journal.Record, pod *world.Pod) {
 	life := a.lives[pod.UID]
-	if life == nil && (a.UID == "" || pod.Owner.UID != a.UID) {
-		return nil
+	if life == nil && (a.UID == "" || pod.Owner.UID != a.UID) || life != nil && (pod.Version <= life.version || !life.Gone.IsZero()) {
+		return
 	}
-	fact, err := readPod(pod, object.JSON)
-	if err != nil {
-		return err
-	}
+	fact := podFact{pod}
 	isNew := life == nil
 	if isNew {
 		life = &Life{Name: pod.Name, UID: pod.UID}
-		a.lives[pod.UID] = life
-		a.named[pod.Name] = life
-		a.Lives = append(a.Lives, life)
+		a.Remember(life)
 	}
+	life.version = pod.Version
 	var was Span
 	if !isNew {
 		was = life.Now()
 	}
 	before := was.State
 	now, availableAt := fact.state(was, a.minReady())
-	life.settles = time.Time{}
 	if now == Ready && availableAt.After(record.Time) {
-		now, life.settles = Settling, availableAt
+		now = Settling
+		a.settles(life, availableAt)
+	} else {
+		a.settles(life, time.Time{})
 	}
 	trouble := ""
 	switch now {
@@ -346,17 +381,16 @@ func (a *Account) changed(record journal.Record, pod *world.Pod, object *history
 			if span.Note != "" {
 				held.Note = span.Note
 			}
-			return nil
+			return
 		}
 	}
 	life.Spans = append(life.Spans, span)
-	return nil
 }
 
 // tell adds the step for a change of a Pod, if it is one that people want to know.
 func (a *Account) tell(record journal.Record, life *Life, fact podFact, before, now State, trouble string) {
 	name := "pod/" + life.Name
-	step := Step{Pod: life.Name, State: now}
+	step := &Step{Pod: life.Name, State: now}
 	restarted := before != "" && fact.restarts() > life.restarts
 	detail := ""
 	if trouble != "" {
@@ -364,8 +398,8 @@ func (a *Account) tell(record journal.Record, life *Life, fact podFact, before, 
 	}
 	switch {
 	case before == "":
-		_, commanded := a.creates[life.Name]
-		step.What, step.Ours = name+" exists", commanded
+		step.What, step.Ours = name+" exists", a.creates[life.Name]
+		delete(a.creates, life.Name)
 	case now == Terminating && before != Terminating:
 		step.What, step.Ours = name+" is terminating", life.leaving
 		if disruption := fact.disruption(); disruption != "" {
@@ -414,22 +448,36 @@ func (a *Account) minReady() int32 {
 	return a.Limits[len(a.Limits)-1].MinReadySeconds
 }
 
+// settles takes note of when time alone makes a Pod available; the zero time: nothing is to be waited for.
+func (a *Account) settles(life *Life, at time.Time) {
+	if life.settles.IsZero() != at.IsZero() {
+		if at.IsZero() {
+			a.settling = slices.DeleteFunc(a.settling, func(other *Life) bool { return other == life })
+		} else {
+			a.settling = append(a.settling, life)
+		}
+	}
+	life.settles = at
+}
+
 // settle lets the time that has passed make Pods available.
 func (a *Account) settle(record journal.Record) {
-	for _, life := range a.Lives {
-		if life.settles.IsZero() || life.settles.After(record.Time) {
+	for i := 0; i < len(a.settling); {
+		life := a.settling[i]
+		if life.settles.After(record.Time) {
+			i++
 			continue
 		}
 		span := life.Now()
 		span.State, span.From, span.Note = Ready, life.settles, ""
 		life.Spans = append(life.Spans, span)
-		life.settles = time.Time{}
-		a.add(record, Step{Pod: life.Name, State: Ready, What: fmt.Sprintf("pod/%s is available: ready for minReadySeconds %d", life.Name, a.minReady())})
+		a.settles(life, time.Time{})
+		a.add(record, &Step{Pod: life.Name, State: Ready, What: fmt.Sprintf("pod/%s is available: ready for minReadySeconds %d", life.Name, a.minReady())})
 	}
 }
 
 func (a *Account) command(record journal.Record, command *shiplogv1.Command) {
-	step := Step{
+	step := &Step{
 		What: Effect(command), Code: command.GetReason().GetCode(), Why: command.GetReason().GetMessage(), Cause: record.Entry.GetCause(),
 		Rollout: record.Entry.GetRollout(), Writer: record.Entry.GetWriter(), command: command,
 	}
@@ -441,7 +489,7 @@ func (a *Account) command(record journal.Record, command *shiplogv1.Command) {
 	case *shiplogv1.Command_Create:
 		step.Verb = world.Create
 		if step.Pod != "" {
-			a.creates[step.Pod] = record.Sequence
+			a.creates[step.Pod] = true
 		}
 	case *shiplogv1.Command_Patch:
 		step.Verb = world.Patch
@@ -455,17 +503,20 @@ func (a *Account) command(record journal.Record, command *shiplogv1.Command) {
 		a.wishes[effect.WakeAt.GetId()] = step.Why
 	}
 	if step.Verb != world.Wake {
-		a.commands[record.Sequence] = len(a.Steps)
+		a.open[record.Sequence] = step
+	}
+	if step.Pod != "" {
+		step.because = a.causes(step)
 	}
 	a.add(record, step)
 }
 
 func (a *Account) outcome(record journal.Record, outcome *shiplogv1.Outcome) {
-	i, ours := a.commands[record.Entry.GetCause()]
-	if !ours || a.Steps[i].Outcome != "" {
+	step := a.open[record.Entry.GetCause()]
+	if step == nil {
 		return
 	}
-	step := &a.Steps[i]
+	delete(a.open, step.Sequence)
 	step.Outcome, step.OutcomeSequence = Outcome(outcome), record.Sequence
 	step.Refused = outcome.GetResult() == shiplogv1.Outcome_RESULT_REFUSED
 	if life := a.named[step.Pod]; step.Refused && step.Verb == world.Delete && life != nil {

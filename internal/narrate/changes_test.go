@@ -42,7 +42,7 @@ func TestDifferences(t *testing.T) {
 func TestAxisIsBrokenWhereNothingHappens(t *testing.T) {
 	view := View{From: at(0), To: at(4000)}
 	for _, second := range []float64{0, 1, 2, 3, 3998, 3999, 4000} {
-		view.Steps = append(view.Steps, Step{Time: at(second)})
+		view.Steps = append(view.Steps, &Step{Time: at(second)})
 	}
 	axis := view.Axis()
 	if len(axis) != 3 || axis[0].Broken || !axis[1].Broken || axis[2].Broken {

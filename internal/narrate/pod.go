@@ -1,7 +1,6 @@
 package narrate
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,18 +41,7 @@ var failures = []string{"ImagePullBackOff", "ErrImagePull", "InvalidImageName", 
 const revisionLabel = "controller-revision-hash"
 
 // podFact is what a fact shows of a Pod.
-type podFact struct {
-	*world.Pod
-	full corev1.Pod
-}
-
-func readPod(pod *world.Pod, data []byte) (podFact, error) {
-	fact := podFact{Pod: pod}
-	if err := json.Unmarshal(data, &fact.full); err != nil {
-		return fact, fmt.Errorf("read Pod %s: %w", pod.Name, err)
-	}
-	return fact, nil
-}
+type podFact struct{ *world.Pod }
 
 // state says what a Pod is doing, knowing what it did before (zero: it is new), and when time alone makes it available. One
 // that fails does so until it is ready or changed again, though its containers may look well between two attempts.
@@ -110,16 +98,16 @@ const unavailableLabel = "unavailable-pod.kruise.io/"
 
 // cannotStart says whether a container waits for a reason that does not end by itself.
 func (p podFact) cannotStart() bool {
-	return slices.ContainsFunc(p.full.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
-		return status.State.Waiting != nil && slices.Contains(failures, status.State.Waiting.Reason)
+	return slices.ContainsFunc(p.Statuses, func(status world.ContainerStatus) bool {
+		return slices.Contains(failures, status.State.Waiting.Reason)
 	})
 }
 
 // failing says whether a container cannot start, or keeps ending with an error.
 func (p podFact) failing() bool {
-	return p.cannotStart() || slices.ContainsFunc(p.full.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
+	return p.cannotStart() || slices.ContainsFunc(p.Statuses, func(status world.ContainerStatus) bool {
 		ended := status.State.Terminated
-		return status.State.Waiting != nil && status.State.Waiting.Reason == "CrashLoopBackOff" || ended != nil && ended.ExitCode != 0
+		return status.State.Waiting.Reason == "CrashLoopBackOff" || ended != nil && ended.ExitCode != 0
 	})
 }
 
@@ -129,21 +117,21 @@ func (p podFact) trouble() string {
 	if scheduled := p.Condition(string(corev1.PodScheduled)); scheduled != nil && scheduled.Status == "False" {
 		out = append(out, strings.TrimSuffix("not scheduled: "+scheduled.Message, ": "))
 	}
-	for _, status := range p.full.Status.ContainerStatuses {
+	for _, status := range p.Statuses {
 		text := ""
 		switch {
 		case status.Ready:
 			continue
-		case status.State.Waiting != nil:
+		case status.State.Waiting.Reason != "":
 			text = status.State.Waiting.Reason
 		case status.State.Terminated != nil:
 			text = "ended: " + status.State.Terminated.Reason
-		case status.State.Running != nil:
+		case !status.State.Running.StartedAt.IsZero():
 			text = "runs, not ready"
 		}
 		ended := status.State.Terminated
 		if ended == nil {
-			ended = status.LastTerminationState.Terminated
+			ended = status.LastState.Terminated
 		}
 		if ended != nil && status.RestartCount > 0 {
 			text += fmt.Sprintf(", exit code %d", ended.ExitCode)
@@ -152,7 +140,7 @@ func (p podFact) trouble() string {
 			}
 			text += fmt.Sprintf(", %s", count(int(status.RestartCount), "restart"))
 		}
-		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, shortImage(status.Image, imageOf(p.full.Spec.Containers, status.Name)), text))
+		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, shortImage(status.Image, p.image(status.Name)), text))
 	}
 	if len(out) == 0 {
 		for _, gate := range p.Gates {
@@ -172,10 +160,10 @@ func shortImage(ran, wanted string) string {
 	return strings.TrimPrefix(ran, "docker.io/library/")
 }
 
-func imageOf(containers []corev1.Container, name string) string {
-	for _, container := range containers {
-		if container.Name == name {
-			return container.Image
+func (p podFact) image(container string) string {
+	for _, one := range p.Containers {
+		if one.Name == container {
+			return one.Image
 		}
 	}
 	return "?"
@@ -205,7 +193,7 @@ func (p podFact) disruption() string {
 // images of the Pod's spec, in order.
 func (p podFact) images() string {
 	var out []string
-	for _, container := range p.full.Spec.Containers {
+	for _, container := range p.Containers {
 		out = append(out, container.Image)
 	}
 	return strings.Join(out, ", ")
@@ -213,7 +201,7 @@ func (p podFact) images() string {
 
 func (p podFact) restarts() int {
 	n := 0
-	for _, status := range p.full.Status.ContainerStatuses {
+	for _, status := range p.Statuses {
 		n += int(status.RestartCount)
 	}
 	return n

@@ -11,7 +11,7 @@ type View struct {
 	Name      string    `json:"name"`
 	From      time.Time `json:"from"`
 	To        time.Time `json:"to"`
-	Steps     []Step    `json:"steps"`
+	Steps     []*Step   `json:"steps"`
 	// Lives of the Pods that were there at any time of the view, in the order in which they came.
 	Lives []*Life `json:"pods"`
 	// Limits that held, the first one from before the view or at its beginning.
@@ -47,7 +47,7 @@ func (a *Account) View(since time.Time, generation int64) View {
 		return view
 	}
 	view.From, view.To = view.Steps[0].Time, view.Steps[len(view.Steps)-1].Time
-	next := slices.IndexFunc(a.Steps, func(s Step) bool { return generation != 0 && s.Generation > generation })
+	next := slices.IndexFunc(a.Steps, func(s *Step) bool { return generation != 0 && s.Generation > generation })
 	if next >= 0 {
 		view.To = a.Steps[next].Time
 	} else if len(a.Unwell()) > 0 || len(a.Open()) > 0 {

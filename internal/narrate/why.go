@@ -62,19 +62,20 @@ func titleOf(step *Step) string {
 
 // Why tells what happened to a Pod of the workload: a chain of causes for each thing, in order.
 func (a *Account) Why(pod string) []Chain {
+	return Chains(slices.DeleteFunc(slices.Clone(a.Steps), func(step *Step) bool { return step.Pod != pod }))
+}
+
+// Chains tells what happened to a Pod from the steps that are about it.
+func Chains(steps []*Step) []Chain {
 	var chains []Chain
 	var written *Step // the newest write to the Pod
-	for i := range a.Steps {
-		step := &a.Steps[i]
-		if step.Pod != pod {
-			continue
-		}
+	for _, step := range steps {
 		last := len(chains) - 1
 		open := last >= 0 && !chains[last].settled
 		switch {
 		case step.Verb != "":
 			if !open || !step.continues(chains[last].act) {
-				chains = append(chains, Chain{Title: titleOf(step), Links: a.causes(i)})
+				chains = append(chains, Chain{Title: titleOf(step), Links: slices.Clone(step.because)})
 				last++
 			} else if slices.Contains(prepares, chains[last].act.Code) {
 				chains[last].Title = titleOf(step)
@@ -149,26 +150,24 @@ func wrote(step *Step) string {
 	return step.What + ": " + outcome
 }
 
-// causes are what led to the decision at a step: the edit that it serves, and what happened last before it.
-func (a *Account) causes(i int) []Link {
-	step := a.Steps[i]
+// causes are what led to a decision: the edit that it serves, and what happened last before it.
+func (a *Account) causes(step *Step) []Link {
 	var out []Link
-	var asked *Step
-	for k := i - 1; k >= 0; k-- {
-		if edit := a.Steps[k].Edit; edit != nil && !a.Steps[k].Ours && a.Steps[k].Sequence <= step.Cause {
-			asked = &a.Steps[k]
-			out = append(out, Link{Asked, asked.What, *asked})
+	asked := uint64(0)
+	for _, edit := range slices.Backward(a.edits) {
+		if edit.Sequence <= step.Cause {
+			asked = edit.Sequence
+			out = append(out, Link{Asked, edit.What, *edit})
 			break
 		}
 	}
-	for k := i - 1; k >= 0; k-- {
-		before := a.Steps[k]
-		if asked != nil && before.Sequence <= asked.Sequence {
+	for k, before := range slices.Backward(a.news) {
+		if before.Sequence <= asked {
 			break
 		}
 		// A tick that made a Pod available says less than the Pod.
-		if before.Sequence <= step.Cause && before.Verb == "" && (!before.Tick || a.Steps[k-1].Sequence != before.Sequence) {
-			out = append(out, Link{After, before.What, before})
+		if before.Sequence <= step.Cause && (!before.Tick || k == 0 || a.news[k-1].Sequence != before.Sequence) {
+			out = append(out, Link{After, before.What, *before})
 			break
 		}
 	}
@@ -187,17 +186,15 @@ func (a *Account) Find(pod string) *Life {
 
 // Asked returns the newest edit that was not ours; nil: the account has none.
 func (a *Account) Asked() *Step {
-	for i := range slices.Backward(a.Steps) {
-		if step := &a.Steps[i]; step.Edit != nil && !step.Ours {
-			return step
-		}
+	if len(a.edits) == 0 {
+		return nil
 	}
-	return nil
+	return a.edits[len(a.edits)-1]
 }
 
 // Open returns the commands that have no outcome, wishes left out.
-func (a *Account) Open() []Step {
-	var out []Step
+func (a *Account) Open() []*Step {
+	var out []*Step
 	for _, step := range a.Steps {
 		if step.Verb != "" && step.Verb != world.Wake && step.Outcome == "" {
 			out = append(out, step)

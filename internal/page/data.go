@@ -69,7 +69,7 @@ func compact(view narrate.View, d drawing) *data {
 }
 
 // step is [sequence, time, kind, pod, what, code, why, outcome, outcome's sequence, cause, body], with -1 for none.
-func (d *data) step(step narrate.Step) []any {
+func (d *data) step(step *narrate.Step) []any {
 	kind := "pod"
 	switch {
 	case step.Edit != nil:

@@ -245,7 +245,7 @@ func (d *drawing) grid(view narrate.View) {
 		}
 	}
 	for i, edit := range edits(view) {
-		step := slices.IndexFunc(view.Steps, func(s narrate.Step) bool { return s.Sequence == edit.Sequence })
+		step := slices.IndexFunc(view.Steps, func(s *narrate.Step) bool { return s.Sequence == edit.Sequence })
 		d.Flags = append(d.Flags, flag{d.x(view.Steps[step].Time), i + 1})
 	}
 }

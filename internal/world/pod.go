@@ -64,11 +64,16 @@ type ContainerStatus struct {
 		// Terminated is how the container ended; nil for one that did not.
 		Terminated *Terminated `json:"terminated,omitempty"`
 	} `json:"state"`
+	// LastState is how the container before this one ended.
+	LastState struct {
+		Terminated *Terminated `json:"terminated,omitempty"`
+	} `json:"lastState"`
 }
 
-// Terminated is how a container ended.
+// Terminated says how a container ended.
 type Terminated struct {
-	ExitCode int32 `json:"exitCode"`
+	ExitCode int32  `json:"exitCode"`
+	Reason   string `json:"reason"`
 }
 
 // Condition is a Pod's or a Node's condition.
