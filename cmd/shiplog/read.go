@@ -29,6 +29,7 @@ type reading struct {
 	kubeconfig, context string
 	output              string
 	outputs             []string
+	noIndex             bool
 }
 
 // bind adds the flags that all tools share; outputs are the formats besides the one for eyes.

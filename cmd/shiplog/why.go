@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shiplog.dev/internal/history"
+	"shiplog.dev/internal/index"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
@@ -63,11 +64,12 @@ Moments are ` + history.Forms + `.`,
 	read.bind(command, "json", "yaml")
 	command.Flags().StringVar(&at, "at", "", "as of this `MOMENT`; default: the end of the log")
 	command.Flags().BoolVar(&notUpdated, "not-updated", false, "explain why the Pod is not updated")
+	command.Flags().BoolVar(&read.noIndex, "no-index", false, "read the whole log, however long it is, and keep nothing in the user's cache directory")
 	command.ValidArgsFunction = read.completeObjects("pod", "cloneset")
 	return command
 }
 
-// ownerOf finds the CloneSet that controlled a Pod, the last of that name, from facts and from commands that created one.
+// ownerOf finds the CloneSet that controlled a Pod, the last of that name; "/": nobody did, "": the log does not know the Pod.
 func ownerOf(command *cobra.Command, log *opened, at history.Moment, pod history.Target) (owner string, _ error) {
 	err := log.Each(command.Context(), history.Span{Past: true, To: at}, func(record journal.Record) error {
 		if ref, about := history.ObjectOf(record.Entry); !about || !pod.Is(ref) {
@@ -85,42 +87,90 @@ func ownerOf(command *cobra.Command, log *opened, at history.Moment, pod history
 	return owner, err
 }
 
-func whyPod(command *cobra.Command, read *reading, log *opened, at history.Moment, pod history.Target, notUpdated bool) error {
-	owner, err := ownerOf(command, log, at, pod)
-	if err != nil {
-		return err
-	}
+// managed returns the name of the CloneSet that an owner is.
+func managed(read *reading, pod history.Target, owner string) (string, error) {
 	kind, name, _ := strings.Cut(owner, "/")
 	switch {
 	case owner == "":
-		return read.unknown(pod)
+		return "", read.unknown(pod)
 	case kind != "CloneSet":
-		return nothing{fmt.Errorf("%s is not managed by Shiplog: its owner is %s (shiplog tail %s shows what the log has of it)", pod, strings.Trim(owner, "/"), pod)}
+		return "", nothing{fmt.Errorf("%s is not managed by Shiplog: its owner is %s (shiplog tail %s shows what the log has of it)", pod, strings.Trim(owner, "/"), pod)}
+	}
+	return name, nil
+}
+
+// storyOf tells what happened to a Pod.
+func storyOf(command *cobra.Command, read *reading, log *opened, at history.Moment, pod history.Target) (story narrate.Story, _ error) {
+	owner, err := ownerOf(command, log, at, pod)
+	if err != nil {
+		return story, err
+	}
+	name, err := managed(read, pod, owner)
+	if err != nil {
+		return story, err
 	}
 	account := narrate.NewAccount(pod.Namespace, name)
-	if notUpdated {
-		return whyNotUpdated(command, read, log, at, pod, account)
-	}
 	if err := log.Each(command.Context(), history.Span{Past: true, To: at}, func(record journal.Record) error {
 		if !account.Concerns(record.Entry) {
 			return nil
 		}
 		return account.Show(record)
 	}); err != nil {
+		return story, err
+	}
+	return account.Story(pod.Name), nil
+}
+
+// indexedStoryOf is storyOf as of the end of the log, without reading all of it.
+func indexedStoryOf(read *reading, index *index.Index, pod history.Target) (story narrate.Story, _ error) {
+	owner, err := index.Owner(pod.Namespace, pod.Name)
+	if err != nil {
+		return story, err
+	}
+	name, err := managed(read, pod, owner)
+	if err != nil {
+		return story, err
+	}
+	return index.Story(narrate.NewAccount(pod.Namespace, name).Workload, pod.Name)
+}
+
+func whyPod(command *cobra.Command, read *reading, log *opened, at history.Moment, pod history.Target, notUpdated bool) error {
+	if notUpdated {
+		owner, err := ownerOf(command, log, at, pod)
+		if err != nil {
+			return err
+		}
+		name, err := managed(read, pod, owner)
+		if err != nil {
+			return err
+		}
+		return whyNotUpdated(command, read, log, at, pod, narrate.NewAccount(pod.Namespace, name))
+	}
+	var story narrate.Story
+	kept, err := read.index(command, log, at)
+	switch {
+	case err != nil:
+		return err
+	case kept != nil:
+		defer kept.Close()
+		story, err = indexedStoryOf(read, kept, pod)
+	default:
+		story, err = storyOf(command, read, log, at, pod)
+	}
+	if err != nil {
 		return err
 	}
-	life := account.Find(pod.Name)
+	life, chains := story.Life, narrate.Chains(story.Steps)
 	if life == nil {
 		return read.unknown(pod)
 	}
-	chains := account.Why(pod.Name)
 	if read.output != "" {
 		return print(command.OutOrStdout(), read.output, struct {
 			Pod      string          `json:"pod"`
 			Workload string          `json:"workload"`
 			Life     *narrate.Life   `json:"life"`
 			Chains   []narrate.Chain `json:"chains"`
-		}{pod.Name, account.Workload.Name, life, chains})
+		}{pod.Name, story.Workload.Name, life, chains})
 	}
 	out := command.OutOrStdout()
 	state := string(life.Now().State) + " since " + log.when(life.Now().From)
@@ -130,7 +180,7 @@ func whyPod(command *cobra.Command, read *reading, log *opened, at history.Momen
 	if life.Trouble != "" && life.Gone.IsZero() {
 		state += ": " + life.Trouble
 	}
-	fmt.Fprintf(out, "%s of cloneset/%s in %s, %s\n", pod, name, pod.Namespace, state)
+	fmt.Fprintf(out, "%s of cloneset/%s in %s, %s\n", pod, story.Workload.Name, pod.Namespace, state)
 	for _, chain := range chains {
 		fmt.Fprintf(out, "\n%s at %s\n", chain.Title, log.when(chain.At()))
 		printLinks(out, chain.Links)

@@ -138,7 +138,7 @@ func (b *Bundle) records(chunk Chunk) ([]journal.Record, error) {
 
 // State says which positions there are.
 func (b *Bundle) State(context.Context) (journal.State, error) {
-	return journal.State{FirstSequence: b.First, LastSequence: b.Last, Compacted: b.ExactFrom}, nil
+	return journal.State{Identity: "bundle " + b.Digest, FirstSequence: b.First, LastSequence: b.Last, Compacted: b.ExactFrom}, nil
 }
 
 // Read returns a reader from a place on. Compacted begins with what counted before the window.

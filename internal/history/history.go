@@ -37,6 +37,8 @@ type Log struct {
 	ExactFrom uint64
 	// Bundle says what a bundle holds; nil: it is no bundle.
 	Bundle *bundle.Bundle
+	// Identity tells the log from others; its copies have the same.
+	Identity string
 }
 
 // Open opens the log of a cluster, given the URL of a NATS server, the state directory of an instance, running or stopped, or
@@ -51,7 +53,7 @@ func Open(ctx context.Context, where, cluster string) (*Log, error) {
 		found.Close()
 		return nil, fmt.Errorf("read the log of %s: %w", where, err)
 	}
-	log := &Log{source: found, Live: live, First: max(state.FirstSequence, 1), Last: state.LastSequence}
+	log := &Log{source: found, Live: live, First: max(state.FirstSequence, 1), Last: state.LastSequence, Identity: state.Identity}
 	switch log.Bundle, _ = found.(*bundle.Bundle); {
 	case log.First == 1:
 	case state.Compacted >= log.First-1:

@@ -262,7 +262,7 @@ func (j *logStream) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	s := State{URL: j.options.URL, FirstSequence: info.State.FirstSeq, LastSequence: info.State.LastSeq, Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0)), MaxAge: info.Config.MaxAge}
+	s := State{URL: j.options.URL, Identity: fmt.Sprintf("%s of %d", j.name, info.Created.UnixNano()), FirstSequence: info.State.FirstSeq, LastSequence: info.State.LastSeq, Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0)), MaxAge: info.Config.MaxAge}
 	if j.server != nil && j.options.Listen != "" {
 		s.URL = j.server.address()
 	}

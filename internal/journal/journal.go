@@ -172,6 +172,8 @@ type State struct {
 	// URL at which other processes reach the log, with what they need to be let in: keep it from other eyes. Empty: they do not.
 	URL                         string
 	FirstSequence, LastSequence uint64
+	// Identity tells this log from all others, its copies apart: empty for one in memory.
+	Identity string
 	// Compacted is the position of the newest compacted view; 0: there is none.
 	Compacted uint64
 	// Missing is how many positions between the compacted view and the oldest entry retention has taken away: what a start

@@ -129,6 +129,7 @@ type Account struct {
 	open       map[uint64]*Step // commands without outcome, by their positions
 	lives      map[types.UID]*Life
 	named      map[string]*Life // those that are there
+	newest     map[string]*Life
 	settling   []*Life
 	wishes     map[string]string // why a tick was asked for, by identity
 	creates    map[string]bool   // Pods that commands under way create, by name
@@ -148,7 +149,7 @@ const maxNews = 16 << 10
 func NewAccount(namespace, name string) *Account {
 	return &Account{
 		Workload: world.Ref{Group: world.GroupKruise, Resource: world.ResourceCloneSets, Namespace: namespace, Name: name},
-		open:     map[uint64]*Step{}, lives: map[types.UID]*Life{}, named: map[string]*Life{}, wishes: map[string]string{}, creates: map[string]bool{},
+		open:     map[uint64]*Step{}, lives: map[types.UID]*Life{}, named: map[string]*Life{}, newest: map[string]*Life{}, wishes: map[string]string{}, creates: map[string]bool{},
 	}
 }
 
@@ -349,7 +350,7 @@ func (a *Account) changed(record journal.Record, pod *world.Pod) {
 	isNew := life == nil
 	if isNew {
 		life = &Life{Name: pod.Name, UID: pod.UID}
-		a.Remember(life)
+		a.live(life)
 	}
 	life.version = pod.Version
 	var was Span

@@ -28,14 +28,15 @@ type Kept struct {
 // Story is what happened to one Pod of a workload.
 type Story struct {
 	Workload world.Ref
-	Life     *Life
-	Steps    []*Step
+	// Life of the newest Pod of that name; nil: there was none yet, only commands.
+	Life  *Life
+	Steps []*Step
 }
 
 // KeptStory is a Story that can be written as JSON.
 type KeptStory struct {
 	Workload world.Ref
-	Life     Life
+	Life     *Life
 	Version  uint64
 	Settles  time.Time
 	Failure  string
@@ -88,24 +89,26 @@ func Resume(kept Kept) *Account {
 	return a
 }
 
-// Remember makes a Pod that was forgotten, or is new, part of the account.
-func (a *Account) Remember(life *Life) {
-	a.lives[life.UID] = life
+// Remember makes the Pod of a story, and its commands that have no outcome yet, part of the account again.
+func (a *Account) Remember(story Story) {
+	if story.Life != nil {
+		a.live(story.Life)
+	}
+	for _, step := range story.Steps {
+		if step.Verb != "" && step.Verb != world.Wake && step.Outcome == "" {
+			a.open[step.Sequence] = step
+		}
+	}
+}
+
+func (a *Account) live(life *Life) {
+	a.lives[life.UID], a.newest[life.Name] = life, life
 	a.Lives = append(a.Lives, life)
 	if life.Gone.IsZero() {
 		a.named[life.Name] = life
 	}
 	if !life.settles.IsZero() {
 		a.settling = append(a.settling, life)
-	}
-}
-
-// Await makes the commands of a story that have no outcome yet part of the account.
-func (a *Account) Await(story Story) {
-	for _, step := range story.Steps {
-		if step.Verb != "" && step.Verb != world.Wake && step.Outcome == "" {
-			a.open[step.Sequence] = step
-		}
 	}
 }
 
@@ -122,14 +125,19 @@ func (a *Account) Settling() bool { return len(a.settling) > 0 }
 
 // Keep returns the story in a form that can be written.
 func (s Story) Keep() KeptStory {
-	return KeptStory{s.Workload, *s.Life, s.Life.version, s.Life.settles, s.Life.failure, s.Life.restarts, s.Life.leaving, keepSteps(s.Steps)}
+	kept := KeptStory{Workload: s.Workload, Steps: keepSteps(s.Steps)}
+	if life := s.Life; life != nil {
+		kept.Life, kept.Version, kept.Settles, kept.Failure, kept.Restarts, kept.Leaving = life, life.version, life.settles, life.failure, life.restarts, life.leaving
+	}
+	return kept
 }
 
 // Bring returns the story as it was before it was kept.
 func (k KeptStory) Bring() Story {
-	life := k.Life
-	life.version, life.settles, life.failure, life.restarts, life.leaving = k.Version, k.Settles, k.Failure, k.Restarts, k.Leaving
-	return Story{k.Workload, &life, bringSteps(k.Steps)}
+	if life := k.Life; life != nil {
+		life.version, life.settles, life.failure, life.restarts, life.leaving = k.Version, k.Settles, k.Failure, k.Restarts, k.Leaving
+	}
+	return Story{k.Workload, k.Life, bringSteps(k.Steps)}
 }
 
 func keepSteps(steps []*Step) []KeptStep {

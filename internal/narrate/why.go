@@ -60,12 +60,18 @@ func titleOf(step *Step) string {
 	return "Changed: " + step.Code
 }
 
-// Why tells what happened to a Pod of the workload: a chain of causes for each thing, in order.
-func (a *Account) Why(pod string) []Chain {
-	return Chains(slices.DeleteFunc(slices.Clone(a.Steps), func(step *Step) bool { return step.Pod != pod }))
+// Story returns what happened to a Pod of the workload.
+func (a *Account) Story(pod string) Story {
+	story := Story{Workload: a.Workload, Life: a.Find(pod)}
+	for _, step := range a.Steps {
+		if step.Pod == pod {
+			story.Steps = append(story.Steps, step)
+		}
+	}
+	return story
 }
 
-// Chains tells what happened to a Pod from the steps that are about it.
+// Chains tells what happened to a Pod, from the steps of its story: a chain of causes for each thing, in order.
 func Chains(steps []*Step) []Chain {
 	var chains []Chain
 	var written *Step // the newest write to the Pod
@@ -175,14 +181,7 @@ func (a *Account) causes(step *Step) []Link {
 }
 
 // Find returns the life of a Pod, the newest of that name; nil: the account knows none.
-func (a *Account) Find(pod string) *Life {
-	for _, life := range slices.Backward(a.Lives) {
-		if life.Name == pod {
-			return life
-		}
-	}
-	return nil
-}
+func (a *Account) Find(pod string) *Life { return a.newest[pod] }
 
 // Asked returns the newest edit that was not ours; nil: the account has none.
 func (a *Account) Asked() *Step {
