@@ -2,8 +2,8 @@ package index
 
 import (
 	"context"
-	"runtime"
-	"sync"
+	"maps"
+	"slices"
 
 	"go.etcd.io/bbolt"
 	"k8s.io/apimachinery/pkg/types"
@@ -12,6 +12,7 @@ import (
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
+	"shiplog.dev/internal/readahead"
 	"shiplog.dev/internal/world"
 )
 
@@ -19,7 +20,7 @@ const (
 	// batch is how many entries are read before they are decoded together.
 	batch = 512
 	// maxDirty bounds the steps that wait to be written.
-	maxDirty = 150_000
+	maxDirty = 300_000
 )
 
 // builder reads entries on top of what the index holds.
@@ -55,10 +56,9 @@ func (x *Index) extend(ctx context.Context, log *history.Log, progress func(done
 		span = history.Span{From: history.Moment{Sequence: x.covered.Last}}
 	}
 	var records []journal.Record
-	first := true
-	read := 0
+	isNew, unchecked, read := x.covered.Last == 0, x.covered.Last > 0, 0
 	flush := func() error {
-		changes, err := decode(records)
+		changes, err := readahead.Decode(records)
 		if err != nil {
 			return err
 		}
@@ -77,8 +77,8 @@ func (x *Index) extend(ctx context.Context, log *history.Log, progress func(done
 		return nil
 	}
 	err := log.Each(ctx, span, func(record journal.Record) error {
-		if first && x.covered.Last > 0 {
-			first = false
+		if unchecked {
+			unchecked = false
 			if digest, err := digestOf(record); err != nil || record.Sequence != x.covered.Last || digest != x.covered.Digest {
 				return errStale
 			}
@@ -95,6 +95,9 @@ func (x *Index) extend(ctx context.Context, log *history.Log, progress func(done
 	if err == nil && b.last.Sequence > 0 {
 		err = b.write(log)
 	}
+	if err == nil && isNew {
+		err = x.pack()
+	}
 	if err == nil && log.First > x.covered.First+(log.Last-log.First)/10 {
 		if err = x.forget(log.First); err == nil {
 			x.covered.First = log.First
@@ -102,36 +105,6 @@ func (x *Index) extend(ctx context.Context, log *history.Log, progress func(done
 		}
 	}
 	return err
-}
-
-// decode reads the facts of some records, on all cores.
-func decode(records []journal.Record) ([]world.Change, error) {
-	changes := make([]world.Change, len(records))
-	errs := make([]error, len(records))
-	var group sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for worker := range workers {
-		group.Go(func() {
-			for i := worker; i < len(records); i += workers {
-				if wanted(records[i].Entry) {
-					changes[i], errs[i] = world.Decode(records[i].Sequence, records[i].Time, records[i].Entry)
-				}
-			}
-		})
-	}
-	group.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return changes, nil
-}
-
-// wanted says whether an entry is a fact that an account reads.
-func wanted(entry *shiplogv1.Entry) bool {
-	resource := entry.GetObjectObserved().GetObject().GetResource()
-	return resource == world.ResourcePods || resource == world.ResourceCloneSets
 }
 
 func (b *builder) begin() {
@@ -326,7 +299,8 @@ func (b *builder) write(log *history.Log) error {
 		covered.Settling = append(covered.Settling, ref)
 	}
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for ref, known := range b.pods {
+		for _, ref := range slices.SortedFunc(maps.Keys(b.pods), world.CompareRefs) {
+			known := b.pods[ref]
 			if !known.dirty {
 				continue
 			}

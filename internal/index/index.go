@@ -100,6 +100,21 @@ func Open(ctx context.Context, log *history.Log, directory, version string, prog
 	return x, nil
 }
 
+// pack writes the file anew, without the room that making it left in it.
+func (x *Index) pack() error {
+	path := x.db.Path()
+	packed, err := bbolt.Open(path+".new", 0o600, nil)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path + ".new")
+	if err := errors.Join(bbolt.Compact(packed, x.db, 1<<20), packed.Close(), os.Rename(path+".new", path), x.db.Close()); err != nil {
+		return err
+	}
+	x.db, err = bbolt.Open(path, 0o600, nil)
+	return err
+}
+
 // errStale: the index is not of this log as it is now.
 var errStale = errors.New("the index does not belong to the log as it is")
 

@@ -43,20 +43,22 @@ type KeptStory struct {
 	Restarts int
 	Leaving  bool
 	Steps    []KeptStep
+	// Causes of commands, each once.
+	Causes []KeptStep
 }
 
 // KeptStep is a Step that can be written as JSON; what a command wrote is left out.
 type KeptStep struct {
 	Step
-	Ours    bool
-	Because []KeptLink
+	Ours bool `json:"ours,omitempty"`
+	// Because are the causes of a command: positions in KeptStory.Causes.
+	Because []KeptLink `json:"because,omitempty"`
 }
 
-// KeptLink is a Link that can be written as JSON.
+// KeptLink is a cause: its text is that of the step.
 type KeptLink struct {
 	Role Role
-	Text string
-	Step KeptStep
+	At   int
 }
 
 // keptNews and keptEdits are how many of these an account goes on with.
@@ -126,6 +128,21 @@ func (a *Account) Settling() bool { return len(a.settling) > 0 }
 // Keep returns the story in a form that can be written.
 func (s Story) Keep() KeptStory {
 	kept := KeptStory{Workload: s.Workload, Steps: keepSteps(s.Steps)}
+	type key struct {
+		sequence uint64
+		what     string
+	}
+	at := map[key]int{}
+	for i, step := range s.Steps {
+		for _, link := range step.because {
+			cause := key{link.Sequence, link.What}
+			if _, known := at[cause]; !known {
+				at[cause] = len(kept.Causes)
+				kept.Causes = append(kept.Causes, KeptStep{Step: link.Step, Ours: link.Ours})
+			}
+			kept.Steps[i].Because = append(kept.Steps[i].Because, KeptLink{link.Role, at[cause]})
+		}
+	}
 	if life := s.Life; life != nil {
 		kept.Life, kept.Version, kept.Settles, kept.Failure, kept.Restarts, kept.Leaving = life, life.version, life.settles, life.failure, life.restarts, life.leaving
 	}
@@ -137,38 +154,31 @@ func (k KeptStory) Bring() Story {
 	if life := k.Life; life != nil {
 		life.version, life.settles, life.failure, life.restarts, life.leaving = k.Version, k.Settles, k.Failure, k.Restarts, k.Leaving
 	}
-	return Story{k.Workload, k.Life, bringSteps(k.Steps)}
+	steps, causes := bringSteps(k.Steps), bringSteps(k.Causes)
+	for i, step := range k.Steps {
+		for _, link := range step.Because {
+			cause := causes[link.At]
+			steps[i].because = append(steps[i].because, Link{link.Role, cause.What, *cause})
+		}
+	}
+	return Story{k.Workload, k.Life, steps}
 }
 
 func keepSteps(steps []*Step) []KeptStep {
 	out := make([]KeptStep, len(steps))
 	for i, step := range steps {
-		out[i] = keepStep(step)
-	}
-	return out
-}
-
-func keepStep(step *Step) KeptStep {
-	out := KeptStep{Step: *step, Ours: step.Ours}
-	for _, link := range step.because {
-		out.Because = append(out.Because, KeptLink{link.Role, link.Text, keepStep(&link.Step)})
+		out[i] = KeptStep{Step: *step, Ours: step.Ours}
+		out[i].command = nil
 	}
 	return out
 }
 
 func bringSteps(kept []KeptStep) []*Step {
 	out := make([]*Step, len(kept))
-	for i := range kept {
-		out[i] = kept[i].bring()
+	for i, one := range kept {
+		step := one.Step
+		step.Ours = one.Ours
+		out[i] = &step
 	}
 	return out
-}
-
-func (k *KeptStep) bring() *Step {
-	step := k.Step
-	step.Ours = k.Ours
-	for _, link := range k.Because {
-		step.because = append(step.because, Link{link.Role, link.Text, *link.Step.bring()})
-	}
-	return &step
 }

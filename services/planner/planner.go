@@ -16,6 +16,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/readahead"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/rollout"
@@ -161,12 +162,10 @@ func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error
 				failed <- err
 				return
 			}
-			batch := make([]world.Change, len(records))
-			for i, record := range records {
-				if batch[i], err = world.Decode(record.Sequence, record.Time, record.Entry); err != nil {
-					failed <- fmt.Errorf("%w: %w", journal.ErrUndecodable, err)
-					return
-				}
+			batch, err := readahead.Decode(records)
+			if err != nil {
+				failed <- fmt.Errorf("%w: %w", journal.ErrUndecodable, err)
+				return
 			}
 			select {
 			case changes <- batch:
