@@ -65,6 +65,7 @@ var (
 	logLast      = prometheus.NewDesc("shiplog_log_last_sequence", "Sequence of the newest entry.", nil, nil)
 	logCompacted = prometheus.NewDesc("shiplog_log_compacted_sequence", "Position of the newest compacted view.", nil, nil)
 	logBytes     = prometheus.NewDesc("shiplog_log_bytes", "Size of the log in bytes.", nil, nil)
+	logBacklog   = prometheus.NewDesc("shiplog_log_backlog", "Commands or rollout events that wait for those who act on them, or are being acted on, by the name of these.", []string{"consumer"}, nil)
 	logMaxBytes  = prometheus.NewDesc("shiplog_log_max_bytes", "Size at which the oldest entries are dropped; 0: none.", nil, nil)
 )
 
@@ -81,6 +82,13 @@ func (m logMetrics) Collect(out chan<- prometheus.Metric) {
 		logFirst: state.FirstSequence, logLast: state.LastSequence, logCompacted: state.Compacted, logBytes: state.Bytes, logMaxBytes: state.MaxBytes,
 	} {
 		out <- prometheus.MustNewConstMetric(description, prometheus.GaugeValue, float64(value))
+	}
+	backlog, err := m.journal.Backlog(ctx)
+	if err != nil {
+		return
+	}
+	for name, waiting := range backlog {
+		out <- prometheus.MustNewConstMetric(logBacklog, prometheus.GaugeValue, float64(waiting), name)
 	}
 }
 

@@ -38,6 +38,7 @@ func TestContract(t *testing.T) {
 		{"CompactionOfNothing", limits{}, compactionOfNothing},
 		{"WorkComesBackUntilDone", limits{}, workComesBackUntilDone},
 		{"WorkSurvivesReopening", limits{}, workSurvivesReopening},
+		{"BacklogIsWhatWaits", limits{}, backlogIsWhatWaits},
 		{"WorkIsShared", limits{}, workIsShared},
 		{"OldWorkIsMarked", limits{}, oldWorkIsMarked},
 		{"LastOutcome", limits{}, lastOutcome},
@@ -479,6 +480,33 @@ func wantIdle(t *testing.T, w Work) {
 	if task, err := w.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("there should be nothing to do: %v, %v", task, err)
 	}
+}
+
+func backlogIsWhatWaits(t *testing.T, f *fixture) {
+	ctx := within(t)
+	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
+	check(t, err)
+	one := works(t, f, "executor")
+	_, err = f.AppendCommands(ctx, fence, write("a"), wish("x", time.Now().Add(time.Hour)), write("b"), write("c"))
+	check(t, err)
+	waits := func(want uint64) {
+		t.Helper()
+		for {
+			backlog, err := f.Backlog(ctx)
+			check(t, err)
+			if len(backlog) == 1 && backlog["executor"] == want {
+				return
+			}
+			if time.Sleep(10 * time.Millisecond); ctx.Err() != nil {
+				t.Fatalf("the backlog is %v, %d are to wait", backlog, want)
+			}
+		}
+	}
+	waits(3)
+	task := next(t, one)
+	waits(3)
+	check(t, task.Done(ctx))
+	waits(2)
 }
 
 func workComesBackUntilDone(t *testing.T, f *fixture) {

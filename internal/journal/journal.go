@@ -127,6 +127,10 @@ type Journal interface {
 	// Errors: ErrUnavailable if the log is closed, or that of ctx.
 	AwaitVacancy(ctx context.Context, patience time.Duration) error
 
+	// Backlog says how many commands or rollout events wait for the takers of each name, those that are handed out and not done
+	// included. Errors: ErrUnavailable.
+	Backlog(ctx context.Context) (map[string]uint64, error)
+
 	// State says how the log is. Errors: ErrUnavailable.
 	State(ctx context.Context) (State, error)
 	// Close lets go of the log; for an embedded server the server stops too.

@@ -38,6 +38,24 @@ func (m *Memory) Events(ctx context.Context, name string) (Work, error) {
 	return m.work(ctx, name, func(a Address) bool { return a.Space == spaceEvent })
 }
 
+func (m *Memory) Backlog(ctx context.Context) (map[string]uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.reachable(ctx); err != nil {
+		return nil, fmt.Errorf("ask who takes entries: %w", err)
+	}
+	out := map[string]uint64{}
+	for name, q := range m.queues {
+		out[name] = uint64(len(q.open))
+		for _, x := range m.from(q.next) {
+			if at, err := ParseSubject(x.subject); err == nil && q.of(at) {
+				out[name]++
+			}
+		}
+	}
+	return out, nil
+}
+
 func (m *Memory) work(ctx context.Context, name string, of func(Address) bool) (Work, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -92,6 +92,20 @@ func (l *link) take(ctx context.Context, doing string, open func(context.Context
 	return w, nil
 }
 
+func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
+	out := map[string]uint64{}
+	consumers := j.stream.ListConsumers(ctx)
+	for info := range consumers.Info() {
+		if info.Config.Durable != "" {
+			out[info.Config.Durable] = info.NumPending + uint64(info.NumAckPending)
+		}
+	}
+	if err := consumers.Err(); err != nil {
+		return nil, unavailable(ctx, "ask who takes entries from "+j.name, err)
+	}
+	return out, nil
+}
+
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
 	*link

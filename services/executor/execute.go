@@ -133,8 +133,9 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 		return nil, nil // a refusal may be the doing of our own ending
 	}
 	took := e.time().Now().Sub(start)
-	e.metrics.commands.WithLabelValues(verb, strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))).Inc()
-	e.metrics.seconds.WithLabelValues(verb).Observe(took.Seconds())
+	result := strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))
+	e.metrics.commands.WithLabelValues(verb, result).Inc()
+	e.metrics.seconds.WithLabelValues(verb, result).Observe(took.Seconds())
 	return e.entries(task, c.ref, v, c.requests, took), nil
 }
 

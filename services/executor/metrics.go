@@ -20,9 +20,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"verb", "result"}),
 		seconds: register.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "shiplog_executor_command_seconds",
-			Help:    "Time from receiving a command to the API server's last answer.",
+			Help:    "Time from receiving a command to the API server's last answer, by verb and by what became of it.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
-		}, []string{"verb"}),
+		}, []string{"verb", "result"}),
 		limit: register.NewGauge(prometheus.GaugeOpts{
 			Name: "shiplog_executor_in_flight_limit",
 			Help: "How many API requests may be in flight at once.",

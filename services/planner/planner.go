@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/readahead"
 	"shiplog.dev/internal/world"
@@ -214,7 +215,7 @@ func (p *planner) lead(ctx context.Context) {
 	for _, ref := range p.world.Workloads() {
 		p.dirty[ref] = true
 	}
-	p.metrics.leading.Set(1)
+	p.metrics.lead(true)
 	p.Logger.Info().Uint64("fence", fence).Msg("leading")
 }
 
@@ -225,12 +226,13 @@ func (p *planner) follow(why string) {
 	p.fence, p.awaited = 0, 0
 	p.appended = 0
 	clear(p.folded)
-	p.metrics.leading.Set(0)
+	p.metrics.lead(false)
 }
 
 func (p *planner) fold(batch []world.Change) {
 	for _, change := range batch {
 		p.chain(change)
+		p.metrics.folded.WithLabelValues(history.TypeOf(change.Entry)).Inc()
 		p.owe(p.tracker.Fold(p.world, change))
 		if event := change.Entry.GetRolloutEvent(); event != nil {
 			p.seeTold(change.Entry.GetCause(), event.GetIndex())
@@ -249,7 +251,9 @@ func (p *planner) fold(batch []world.Change) {
 		p.Ready()
 		p.Ready = nil
 	}
-	p.metrics.folded.Add(float64(len(batch)))
+	if len(batch) > 0 {
+		p.metrics.lag.Observe(max(0, p.now().Sub(batch[len(batch)-1].Time).Seconds()))
+	}
 	p.metrics.position.Set(float64(p.world.Sequence()))
 	if fence := p.world.Fence(); p.fence != 0 && fence > p.fence {
 		p.metrics.fenceChanges.Inc()

@@ -131,7 +131,7 @@ func (a *api) createWorkload(namespace, name string, replicas int) *shiplogv1.En
 		"metadata": tree{"namespace": namespace, "name": name, "generation": 1.0, "labels": tree{"app": name}},
 		"spec": tree{
 			"replicas": float64(replicas), "selector": tree{"matchLabels": tree{"app": name}}, "template": template(name),
-			"updateStrategy": tree{"type": "RollingUpdate", "rollingUpdate": tree{"podUpdatePolicy": "InPlaceIfPossible", "maxUnavailable": "20%"}},
+			"updateStrategy":       tree{"type": "RollingUpdate", "rollingUpdate": tree{"podUpdatePolicy": "InPlaceIfPossible", "maxUnavailable": "20%"}},
 			"revisionHistoryLimit": 5.0,
 		},
 	}, "kubectl-client-side-apply", 0)

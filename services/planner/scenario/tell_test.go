@@ -32,7 +32,7 @@ func (c *cluster) tellWhy(pod string) string {
 		return "unknown\n"
 	}
 	fmt.Fprintf(&out, "%s is %s %s\n", pod, life.Now().State, life.Trouble)
-	for _, chain := range account.Why(c.real(pod)) {
+	for _, chain := range narrate.Chains(account.Story(c.real(pod)).Steps) {
 		fmt.Fprintf(&out, "%s at %s\n", chain.Title, chain.At().Format(time.TimeOnly))
 		for _, link := range chain.Links {
 			fmt.Fprintf(&out, "  %3d %s %-8s %s\n", link.Sequence, link.Time.Format(time.TimeOnly), link.Role, link.Text)
