@@ -82,7 +82,7 @@ const colours = 6
 
 func draw(view narrate.View) drawing {
 	n := len(view.Lives)
-	row := min(mostRow, max(4, 2400/float64(max(n, 1))))
+	row := min(mostRow, max(1.6, 1600/float64(max(n, 1))))
 	if n <= labelled {
 		row = max(row, 11)
 	}

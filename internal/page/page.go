@@ -31,6 +31,9 @@ var parsed = template.Must(template.New("page").Parse(layout))
 
 // Write writes the page of a view. version names the program, for the foot of the page. The view must have a step.
 func Write(out io.Writer, view narrate.View, version string) error {
+	if len(view.Lives) > labelled {
+		view.Lives = byFirstChange(view)
+	}
 	drawing := draw(view)
 	data, err := json.Marshal(compact(view, drawing))
 	if err != nil {
@@ -44,6 +47,23 @@ func Write(out io.Writer, view narrate.View, version string) error {
 		"Edits": edits(view), "Figures": figures(view), "Many": len(view.Lives) > labelled,
 		"First": view.Steps[0].Sequence, "Last": view.Steps[len(view.Steps)-1].Sequence,
 	})
+}
+
+// byFirstChange orders Pods by when something first happened to them in the view, so that many lanes make one shape: the front of
+// the rollout.
+func byFirstChange(view narrate.View) []*narrate.Life {
+	first := func(life *narrate.Life) time.Time {
+		for _, span := range life.Spans {
+			if span.From.After(view.From) {
+				return span.From
+			}
+		}
+		if !life.Gone.IsZero() {
+			return life.Gone
+		}
+		return view.To
+	}
+	return slices.SortedStableFunc(slices.Values(view.Lives), func(a, b *narrate.Life) int { return first(a).Compare(first(b)) })
 }
 
 func clock(at time.Time) string { return at.Local().Format("15:04:05") }
