@@ -4,6 +4,7 @@ package histories
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,11 +28,13 @@ const fewest = 10
 
 var acknowledge = flag.Bool("acknowledge", false, "write what the rules decide over the histories now, to be committed with the change of the rules")
 
-const howTo = `
-The rules decide otherwise over %[1]s than when this was last acknowledged. If that is meant, acknowledge it in the same commit, and say why in its message:
+const intent = `
+The rules decide otherwise over NAME than when this was last acknowledged. If that is meant, acknowledge it in the same commit, and say why in its message:
   go test ./integration/histories -acknowledge && git diff integration/histories
-To look closer: bin/shiplog replay --log integration/histories/%[1]s.shiplog
-                bin/shiplog what-if --binary OLD-SHIPLOG --log integration/histories/%[1]s.shiplog`
+To look closer: bin/shiplog replay --log integration/histories/NAME.shiplog
+                bin/shiplog what-if --binary OLD-SHIPLOG --log integration/histories/NAME.shiplog`
+
+func howTo(name string) string { return strings.ReplaceAll(intent, "NAME", name) }
 
 // TestHistories is the gate for changes of what the rules decide. decisions/NAME.jsonl holds what they decide over a history, at every position at which
 // something changed (shiplog decide prints the same), and differs/NAME.txt the first place at which that is not what the planner of the recording
@@ -73,13 +76,14 @@ func TestHistories(t *testing.T) {
 			}
 			was, err := acknowledged(name)
 			if err != nil {
-				t.Fatalf("%v"+howTo, err, name)
+				t.Fatalf("%v%s", err, howTo(name))
 			}
-			if changed := changes(was, steps); changed != "" {
-				t.Errorf("%s"+howTo, changed, name)
-			}
+			changed := changes(was, steps)
 			if held, _ := os.ReadFile(differsFile(name)); string(held) != differs {
-				t.Errorf("replay finds\n%s\nacknowledged is\n%s"+howTo, differs, held, name)
+				changed += fmt.Sprintf("\nreplay finds: %s\nacknowledged is: %s\n", cmp.Or(differs, "nothing"), cmp.Or(string(held), "nothing"))
+			}
+			if changed != "" {
+				t.Errorf("%s%s", changed, howTo(name))
 			}
 		})
 	}
