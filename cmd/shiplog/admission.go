@@ -12,6 +12,7 @@ import (
 
 	"shiplog.dev/internal/gate"
 	"shiplog.dev/services/executor/admit"
+	"shiplog.dev/services/executor/record"
 	"shiplog.dev/services/executor/webhook"
 	"shiplog.dev/services/planner/decide/nodeimage"
 )
@@ -62,15 +63,15 @@ func (a *admission) bind(flags *pflag.FlagSet) {
 const listenOff = "off"
 
 // open begins to answer webhooks. Certificates are kept in the given store; nil: where replicas share them, if they do.
-func (a *admission) open(ctx context.Context, s surroundings, store webhook.Store) (*webhook.Webhook, error) {
+func (a *admission) open(ctx context.Context, s surroundings, store webhook.Store) (*admits, error) {
 	if a.url != "" {
 		if err := webhook.CheckURL(a.url); err != nil {
 			return nil, usageError{fmt.Errorf("--webhook-url: %w", err)}
 		}
 	}
-	handler, err := admit.Handler(admit.Options{
-		Config: s.config, Gates: s.gates, Logger: s.logger.With().Str("service", "admission").Logger(), Registry: s.health.metrics("admission"),
-	})
+	logger, registry := s.logger.With().Str("service", "admission").Logger(), s.health.metrics("admission")
+	recorder := record.New(record.Options{Journal: s.journal, Logger: logger, Registry: registry, Writer: writer("executor"), Version: version()})
+	handler, err := admit.Handler(admit.Options{Config: s.config, Gates: s.gates, Logger: logger, Registry: registry, Admitted: recorder.Record})
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,17 @@ func (a *admission) open(ctx context.Context, s surroundings, store webhook.Stor
 		}
 		options.Store = &webhook.Secret{Client: client.CoreV1().Secrets(namespace), Name: environment("SECRET_NAME", defaultSecret)}
 	}
-	return webhook.Open(ctx, options)
+	hook, err := webhook.Open(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return &admits{hook, recorder}, nil
+}
+
+// admits is admission while it answers.
+type admits struct {
+	*webhook.Webhook
+	recorder *record.Recorder
 }
 
 func environment(name, otherwise string) string {
@@ -106,7 +117,10 @@ func environment(name, otherwise string) string {
 
 const webhookName = "webhook"
 
-// webhookService keeps the webhooks registered.
-func webhookService(hook *webhook.Webhook) service {
-	return service{name: webhookName, run: func(ctx context.Context, _ surroundings) error { return hook.Run(ctx) }}
+// services keep the webhooks registered, and record who was admitted.
+func (a *admits) services() []service {
+	return []service{
+		{name: webhookName, run: func(ctx context.Context, _ surroundings) error { return a.Run(ctx) }},
+		{name: "recorder", run: func(ctx context.Context, _ surroundings) error { return a.recorder.Run(ctx) }},
+	}
 }

@@ -152,7 +152,7 @@ func serviceCommand(one service) *cobra.Command {
 					return err
 				}
 				defer hook.Close()
-				services = append(services, webhookService(hook))
+				services = append(services, hook.services()...)
 			}
 			return serve(ctx, around, listen, services...)
 		},

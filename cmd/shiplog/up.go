@@ -100,7 +100,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 				return err
 			}
 			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
-			services := []service{watcherService, plannerService, executorService, webhookService(hook), migrationService}
+			services := append([]service{watcherService, plannerService, executorService, migrationService}, hook.services()...)
 			for _, node := range nodes {
 				node.pulls = pulls
 				services = append(services, node.service(node.join, false))

@@ -13,7 +13,7 @@ import (
 )
 
 // Types of entries, by the words of the log. A wish is a command that only asks for a tick.
-var Types = []string{"fact", "deletion", "node", "call", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event", "rewound", "log-lost"}
+var Types = []string{"fact", "deletion", "admission", "node", "call", "vouch", "command", "wish", "outcome", "tick", "fence", "seal", "event", "rewound", "log-lost"}
 
 // TypeOf returns the type of an entry; "unknown" for one that this version does not know.
 func TypeOf(entry *shiplogv1.Entry) string {
@@ -22,6 +22,8 @@ func TypeOf(entry *shiplogv1.Entry) string {
 		return "fact"
 	case *shiplogv1.Entry_ObjectDeleted:
 		return "deletion"
+	case *shiplogv1.Entry_Admitted:
+		return "admission"
 	case *shiplogv1.Entry_NodeObserved:
 		return "node"
 	case *shiplogv1.Entry_CallObserved:
@@ -63,6 +65,8 @@ func ObjectOf(entry *shiplogv1.Entry) (world.Ref, bool) {
 		object = kind.ObjectObserved.GetObject()
 	case *shiplogv1.Entry_ObjectDeleted:
 		object = kind.ObjectDeleted.GetObject()
+	case *shiplogv1.Entry_Admitted:
+		object = kind.Admitted.GetObject()
 	case *shiplogv1.Entry_Command:
 		object = kind.Command.GetObject()
 	case *shiplogv1.Entry_Outcome:

@@ -144,7 +144,7 @@ func (b *builder) show(record journal.Record, change world.Change) error {
 			pod.owner = object.Owner.Kind + "/" + object.Owner.Name
 			err = belongs(object.Owner.UID)
 		}
-	case *shiplogv1.Entry_ObjectDeleted:
+	case *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Admitted:
 		if ref.Group == world.GroupKruise && ref.Resource == world.ResourceCloneSets {
 			told = append(told, ref)
 		}

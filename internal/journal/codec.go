@@ -129,7 +129,7 @@ func factID(what string, object *shiplogv1.ObjectRef, version string, rewound ui
 func appendable(entry *shiplogv1.Entry) error {
 	switch entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved, *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Vouched, *shiplogv1.Entry_Outcome,
-		*shiplogv1.Entry_NodeObserved, *shiplogv1.Entry_CallObserved, *shiplogv1.Entry_Rewound, *shiplogv1.Entry_LogLost:
+		*shiplogv1.Entry_NodeObserved, *shiplogv1.Entry_CallObserved, *shiplogv1.Entry_Rewound, *shiplogv1.Entry_LogLost, *shiplogv1.Entry_Admitted:
 		return nil
 	}
 	return errors.New("only facts, vouches, outcomes and alarms are appended without a fence")

@@ -144,7 +144,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 	if o.Retention > 0 && o.Retention < duplicates {
 		want.Duplicates = o.Retention
 	}
-	for _, space := range []string{spaceFact + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
+	for _, space := range []string{spaceFact + ".>", spaceAdmit + ".>", spaceVouch, spaceCommand + ".>", spaceWish + ".>", spaceWake + ".>",
 		spaceTick + ".>", spaceOutcome + ".>", spaceFence + ".>", spaceSeal + ".>", spaceEvent + ".>", spaceAlarm + ".>",
 		// Not all of a node's: what its agent says becomes an entry only when it has been checked.
 		spaceNode + ".*." + partCommand + ".>", spaceNode + ".*." + partFact + ".>", spaceNode + ".*." + partOutcome + ".>"} {

@@ -13,6 +13,7 @@ import (
 // The subjects of the log, after "shiplog.CLUSTER.". Readers see all of them but wake.
 const (
 	spaceFact    = "fact"  // fact.GROUP.RESOURCE.NAMESPACE.NAME: objects observed and deleted
+	spaceAdmit   = "admit" // admit.GROUP.RESOURCE.NAMESPACE.NAME: who asked for a change
 	spaceVouch   = "vouch" // vouch: the watcher's word
 	spaceCommand = "cmd"   // cmd.SHARD.GROUP.RESOURCE.NAMESPACE.NAME: writes for the executor
 	spaceWish    = "wish"  // wish.GROUP.RESOURCE.NAMESPACE.NAME: commands that only ask for a tick; no executor takes them
@@ -55,7 +56,7 @@ const (
 type Address struct {
 	// Cluster token, decoded.
 	Cluster string
-	// Space is the kind of subject: fact, vouch, cmd, wish, wake, tick, out, fence, node, event or alarm.
+	// Space is the kind of subject: fact, admit, vouch, cmd, wish, wake, tick, out, fence, node, event or alarm.
 	Space string
 	// Shard of a cmd subject.
 	Shard uint32
@@ -79,6 +80,8 @@ func SubjectOf(cluster string, shards uint32, entry *shiplogv1.Entry) (string, e
 		a.Space, a.Object = spaceFact, kind.ObjectObserved.GetObject()
 	case *shiplogv1.Entry_ObjectDeleted:
 		a.Space, a.Object = spaceFact, kind.ObjectDeleted.GetObject()
+	case *shiplogv1.Entry_Admitted:
+		a.Space, a.Object = spaceAdmit, kind.Admitted.GetObject()
 	case *shiplogv1.Entry_Vouched:
 		a.Space = spaceVouch
 	case *shiplogv1.Entry_Rewound:
@@ -175,7 +178,7 @@ func (a Address) String() string {
 		b.WriteByte('.')
 		b.WriteString(strconv.FormatUint(uint64(a.Shard), 10))
 		writeObject(&b, a.Object)
-	case spaceFact, spaceWish, spaceOutcome:
+	case spaceFact, spaceAdmit, spaceWish, spaceOutcome:
 		writeObject(&b, a.Object)
 	case spaceTick, spaceWake, spaceAlarm:
 		writeToken(&b, a.ID)
@@ -270,7 +273,7 @@ func ParseSubject(subject string) (Address, error) {
 		}
 		a.Shard = uint32(shard)
 		rest = rest[1:]
-	case spaceFact, spaceWish, spaceOutcome:
+	case spaceFact, spaceAdmit, spaceWish, spaceOutcome:
 	default:
 		return fail("of no known kind")
 	}

@@ -52,7 +52,12 @@ type Step struct {
 
 	command *shiplogv1.Command
 	// because is what led to a command: the edit that it serves, and what happened last before it was decided.
-	because []Link
+	because []cause
+}
+
+type cause struct {
+	role Role
+	step *Step
 }
 
 // Command is what a step commanded; nil: the step is no command.
@@ -63,11 +68,15 @@ type Edit struct {
 	Generation int64 `json:"generation"`
 	// Who made it: the field manager. Empty: unknown.
 	Who string `json:"who,omitempty"`
+	// User who made it, where admission saw the edit; of several who tried at once, all of them. Empty: unknown.
+	User string `json:"user,omitempty"`
 	// Created: the workload is new.
 	Created     bool         `json:"created,omitempty"`
 	Differences []Difference `json:"differences,omitempty"`
 	Images      string       `json:"images"`
 	Replicas    int          `json:"replicas"`
+
+	what string // "cloneset/web is edited"
 }
 
 // Life is one Pod of a workload from its first fact to its last.
@@ -133,7 +142,19 @@ type Account struct {
 	settling   []*Life
 	wishes     map[string]string // why a tick was asked for, by identity
 	creates    map[string]bool   // Pods that commands under way create, by name
+	admitted   []Admission       // the newest of the workload
 }
+
+// Admission is who asked for a change of a workload.
+type Admission struct {
+	UID        types.UID
+	Generation int64
+	Operation  string
+	User       string
+}
+
+// maxAdmitted bounds the admissions that are remembered for edits that come after them.
+const maxAdmitted = 64
 
 // seen is the newest fact of the workload.
 type seen struct {
@@ -185,6 +206,8 @@ func (a *Account) ShowDecoded(record journal.Record, change world.Change) error 
 			return fmt.Errorf("entry %d: the version of a deletion: %w", record.Sequence, err)
 		}
 		a.gone(record, world.RefOf(kind.ObjectDeleted.GetObject()), version)
+	case *shiplogv1.Entry_Admitted:
+		a.admit(kind.Admitted)
 	case *shiplogv1.Entry_Command:
 		if a.UID == "" || world.WorkloadOf(entry.GetRollout()) != a.UID {
 			return nil
@@ -241,7 +264,11 @@ func (a *Account) gone(record journal.Record, ref world.Ref, version uint64) {
 			return
 		}
 		a.seen, a.Deleted = seen{Version: version}, record.Time
-		a.add(record, &Step{What: workloadName(ref) + " is gone"})
+		what := workloadName(ref) + " is gone"
+		if user := a.asker(a.UID, "DELETE", a.generation); user != "" {
+			what += ", deleted by " + user
+		}
+		a.add(record, &Step{What: what})
 		return
 	}
 	life := a.named[ref.Name]
@@ -296,12 +323,57 @@ func (a *Account) edited(record journal.Record, set *world.CloneSet, fact *shipl
 		}
 		edit.Who = whoEdited(fact.GetLastChange(), edit.Differences)
 	}
-	text := workloadName(a.Workload) + " " + what
-	if edit.Who != "" {
-		text += " by " + edit.Who
+	edit.what = workloadName(a.Workload) + " " + what
+	if before != nil || edit.Created {
+		operation := "UPDATE"
+		if edit.Created {
+			operation = "CREATE"
+		}
+		edit.User = a.asker(set.UID, operation, set.Generation)
 	}
-	a.add(record, &Step{What: fmt.Sprintf("%s: generation %d, %s", text, edit.Generation, edit.Summary()), Edit: edit, Ours: ours(edit.Who)})
+	a.add(record, &Step{What: edit.String(), Edit: edit, Ours: ours(edit.Who)})
 	return nil
+}
+
+// String words the edit: what, by whom, and what it changed.
+func (e *Edit) String() string {
+	text := e.what
+	switch {
+	case e.User != "" && e.Who != "":
+		text += " by " + e.User + " with " + e.Who
+	case e.User != "" || e.Who != "":
+		text += " by " + e.User + e.Who
+	}
+	return fmt.Sprintf("%s: generation %d, %s", text, e.Generation, e.Summary())
+}
+
+// admit takes note of who asked for a change. It may come after the change itself: admission does not wait for the log.
+func (a *Account) admit(admitted *shiplogv1.Admitted) {
+	if world.RefOf(admitted.GetObject()) != a.Workload {
+		return
+	}
+	if a.admitted = append(a.admitted, Admission{types.UID(admitted.GetObject().GetUid()), admitted.GetGeneration(), admitted.GetOperation(), admitted.GetUser()}); len(a.admitted) > maxAdmitted {
+		a.admitted = a.admitted[1:]
+	}
+	if len(a.edits) == 0 || string(a.UID) != admitted.GetObject().GetUid() || admitted.GetOperation() == "DELETE" {
+		return
+	}
+	if step := a.edits[len(a.edits)-1]; step.Edit.what != "" && step.Edit.Generation == admitted.GetGeneration() {
+		step.Edit.User = a.asker(a.UID, admitted.GetOperation(), admitted.GetGeneration())
+		step.What = step.Edit.String()
+	}
+}
+
+// asker is the user who was admitted with a change; empty: nobody knows. Of several who tried to make the same one, at most one did, and
+// nothing says which: all of them.
+func (a *Account) asker(uid types.UID, operation string, generation int64) string {
+	var users []string
+	for _, admission := range a.admitted {
+		if admission.UID == uid && admission.Operation == operation && (operation == "CREATE" || admission.Generation == generation) && !slices.Contains(users, admission.User) {
+			users = append(users, admission.User)
+		}
+	}
+	return strings.Join(users, " or ")
 }
 
 // Summary says what an edit changed, in one line.

@@ -21,6 +21,7 @@ type Kept struct {
 	News       []KeptStep
 	Wishes     map[string]string
 	Creates    map[string]bool
+	Admitted   []Admission
 	// Settling Pods, by name: they must be remembered before time goes on.
 	Settling []string
 }
@@ -69,7 +70,7 @@ func (a *Account) Keep() Kept {
 	out := Kept{
 		Workload: a.Workload, UID: a.UID, Deleted: a.Deleted, Generation: a.generation, Version: a.seen.Version, JSON: a.seen.JSON,
 		Limits: a.Limits[max(0, len(a.Limits)-1):], Edits: keepSteps(a.edits[max(0, len(a.edits)-keptEdits):]), News: keepSteps(a.news[max(0, len(a.news)-keptNews):]),
-		Wishes: a.wishes, Creates: a.creates,
+		Wishes: a.wishes, Creates: a.creates, Admitted: a.admitted,
 	}
 	for _, life := range a.settling {
 		out.Settling = append(out.Settling, life.Name)
@@ -81,6 +82,7 @@ func (a *Account) Keep() Kept {
 func Resume(kept Kept) *Account {
 	a := NewAccount(kept.Workload.Namespace, kept.Workload.Name)
 	a.UID, a.Deleted, a.generation, a.Limits, a.seen = kept.UID, kept.Deleted, kept.Generation, kept.Limits, seen{kept.Version, kept.JSON}
+	a.admitted = kept.Admitted
 	a.edits, a.news = bringSteps(kept.Edits), bringSteps(kept.News)
 	for id, why := range kept.Wishes {
 		a.wishes[id] = why
@@ -128,19 +130,14 @@ func (a *Account) Settling() bool { return len(a.settling) > 0 }
 // Keep returns the story in a form that can be written.
 func (s Story) Keep() KeptStory {
 	kept := KeptStory{Workload: s.Workload, Steps: keepSteps(s.Steps)}
-	type key struct {
-		sequence uint64
-		what     string
-	}
-	at := map[key]int{}
+	at := map[*Step]int{}
 	for i, step := range s.Steps {
-		for _, link := range step.because {
-			cause := key{link.Sequence, link.What}
-			if _, known := at[cause]; !known {
-				at[cause] = len(kept.Causes)
-				kept.Causes = append(kept.Causes, KeptStep{Step: link.Step, Ours: link.Ours})
+		for _, cause := range step.because {
+			if _, known := at[cause.step]; !known {
+				at[cause.step] = len(kept.Causes)
+				kept.Causes = append(kept.Causes, keepStep(cause.step))
 			}
-			kept.Steps[i].Because = append(kept.Steps[i].Because, KeptLink{link.Role, at[cause]})
+			kept.Steps[i].Because = append(kept.Steps[i].Because, KeptLink{cause.role, at[cause.step]})
 		}
 	}
 	if life := s.Life; life != nil {
@@ -157,8 +154,7 @@ func (k KeptStory) Bring() Story {
 	steps, causes := bringSteps(k.Steps), bringSteps(k.Causes)
 	for i, step := range k.Steps {
 		for _, link := range step.Because {
-			cause := causes[link.At]
-			steps[i].because = append(steps[i].because, Link{link.Role, cause.What, *cause})
+			steps[i].because = append(steps[i].because, cause{link.Role, causes[link.At]})
 		}
 	}
 	return Story{k.Workload, k.Life, steps}
@@ -167,9 +163,14 @@ func (k KeptStory) Bring() Story {
 func keepSteps(steps []*Step) []KeptStep {
 	out := make([]KeptStep, len(steps))
 	for i, step := range steps {
-		out[i] = KeptStep{Step: *step, Ours: step.Ours}
-		out[i].command = nil
+		out[i] = keepStep(step)
 	}
+	return out
+}
+
+func keepStep(step *Step) KeptStep {
+	out := KeptStep{Step: *step, Ours: step.Ours}
+	out.command, out.because = nil, nil
 	return out
 }
 

@@ -22,6 +22,9 @@ func Entry(entry *shiplogv1.Entry) string {
 		return text
 	case *shiplogv1.Entry_ObjectDeleted:
 		return object(kind.ObjectDeleted.GetObject()) + " is gone"
+	case *shiplogv1.Entry_Admitted:
+		admitted := kind.Admitted
+		return fmt.Sprintf("%s: %s by %s, generation %d", object(admitted.GetObject()), strings.ToLower(admitted.GetOperation()), admitted.GetUser(), admitted.GetGeneration())
 	case *shiplogv1.Entry_NodeObserved:
 		seen := kind.NodeObserved
 		return fmt.Sprintf("node/%s has %s and %s in %s %s", seen.GetNode(), count(len(seen.GetContainers()), "container"), count(len(seen.GetImages()), "image"),

@@ -81,7 +81,7 @@ func Chains(steps []*Step) []Chain {
 		switch {
 		case step.Verb != "":
 			if !open || !step.continues(chains[last].act) {
-				chains = append(chains, Chain{Title: titleOf(step), Links: slices.Clone(step.because)})
+				chains = append(chains, Chain{Title: titleOf(step), Links: step.links()})
 				last++
 			} else if slices.Contains(prepares, chains[last].act.Code) {
 				chains[last].Title = titleOf(step)
@@ -157,13 +157,13 @@ func wrote(step *Step) string {
 }
 
 // causes are what led to a decision: the edit that it serves, and what happened last before it.
-func (a *Account) causes(step *Step) []Link {
-	var out []Link
+func (a *Account) causes(step *Step) []cause {
+	var out []cause
 	asked := uint64(0)
 	for _, edit := range slices.Backward(a.edits) {
 		if edit.Sequence <= step.Cause {
 			asked = edit.Sequence
-			out = append(out, Link{Asked, edit.What, *edit})
+			out = append(out, cause{Asked, edit})
 			break
 		}
 	}
@@ -173,9 +173,17 @@ func (a *Account) causes(step *Step) []Link {
 		}
 		// A tick that made a Pod available says less than the Pod.
 		if before.Sequence <= step.Cause && (!before.Tick || k == 0 || a.news[k-1].Sequence != before.Sequence) {
-			out = append(out, Link{After, before.What, *before})
+			out = append(out, cause{After, before})
 			break
 		}
+	}
+	return out
+}
+
+func (s *Step) links() []Link {
+	var out []Link
+	for _, cause := range s.because {
+		out = append(out, Link{cause.role, cause.step.What, *cause.step})
 	}
 	return out
 }

@@ -1,5 +1,5 @@
 // Package redact takes out of entries what others need not see: the values of env entries, annotations whose keys match a
-// pattern, and what is known of Secrets. The same value becomes the same placeholder everywhere, so that what was equal stays
+// pattern, what is known of Secrets, and the names of users. The same value becomes the same placeholder everywhere, so that what was equal stays
 // equal, and rules, which compare values and read none of these, decide as they did. It reads and writes no file.
 package redact
 
@@ -71,6 +71,9 @@ func (r *Redactor) Entry(entry *shiplogv1.Entry) (*shiplogv1.Entry, error) {
 		r.ref(seen.GetObject())
 	case *shiplogv1.Entry_ObjectDeleted:
 		r.ref(kind.ObjectDeleted.GetObject())
+	case *shiplogv1.Entry_Admitted:
+		kind.Admitted.User = r.user(kind.Admitted.GetUser())
+		r.ref(kind.Admitted.GetObject())
 	case *shiplogv1.Entry_Command:
 		command := kind.Command
 		switch effect := command.GetEffect().(type) {
@@ -129,10 +132,22 @@ func (r *Redactor) text(text string) string {
 	return r.inText.Replace(text)
 }
 
-func (r *Redactor) placeholder(value string) string {
+// user returns a placeholder for the name of a user. Those of the system say nothing of a person, and stay.
+func (r *Redactor) user(name string) string {
+	if strings.HasPrefix(name, "system:") {
+		return name
+	}
+	return "user-" + r.digest(name)
+}
+
+func (r *Redactor) digest(value string) string {
 	mac := hmac.New(sha256.New, r.key)
 	mac.Write([]byte(value))
-	out := "redacted-" + hex.EncodeToString(mac.Sum(nil)[:6])
+	return hex.EncodeToString(mac.Sum(nil)[:6])
+}
+
+func (r *Redactor) placeholder(value string) string {
+	out := "redacted-" + r.digest(value)
 	if len(value) >= shortest && !r.known[value] && len(r.values) < 2*mostValues {
 		r.known[value] = true
 		r.values = append(r.values, value, out)

@@ -73,3 +73,29 @@ func TestRevisionsAreRenamed(t *testing.T) {
 		t.Errorf("a Pod of it is %v: %v", pod, err)
 	}
 }
+
+// A person is the same placeholder everywhere, a part of the system stays, and a sentence that holds the same word is not touched.
+func TestUsersAreHidden(t *testing.T) {
+	r, err := New([]byte("key"), Annotations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := func(name string) string {
+		out, err := r.Entry(&shiplogv1.Entry{Kind: &shiplogv1.Entry_Admitted{Admitted: &shiplogv1.Admitted{User: name, Object: &shiplogv1.ObjectRef{Name: "web"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.GetAdmitted().GetUser()
+	}
+	alice := user("alice@example.com")
+	if strings.Contains(alice, "alice") || !strings.HasPrefix(alice, "user-") || user("alice@example.com") != alice || user("bob@example.com") == alice {
+		t.Errorf("alice is %s, and then %s; bob is %s", alice, user("alice@example.com"), user("bob@example.com"))
+	}
+	if robot := user("system:serviceaccount:argocd:controller"); robot != "system:serviceaccount:argocd:controller" {
+		t.Errorf("a service account is %s", robot)
+	}
+	out, err := r.Entry(observed("pods", `{"message":"alice@example.com says so"}`))
+	if err != nil || string(out.GetObjectObserved().GetJson()) != `{"message":"alice@example.com says so"}` {
+		t.Errorf("a sentence becomes %s: %v", out.GetObjectObserved().GetJson(), err)
+	}
+}

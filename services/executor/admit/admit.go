@@ -49,6 +49,7 @@ type request struct {
 	version     string // of the objects, for example "v1beta1"
 	namespace   string
 	user        string
+	dryRun      bool
 	object, old json.RawMessage // nil where the operation has none
 }
 

@@ -34,6 +34,7 @@ func (s *server) review(judge func(context.Context, request) (verdict, error)) f
 		if asked.SubResource == "" && asked.Operation != admissionv1.Connect {
 			given, err := judge(ctx, request{
 				operation: string(asked.Operation), version: asked.Kind.Version, namespace: asked.Namespace, user: asked.UserInfo.Username,
+				dryRun: asked.DryRun != nil && *asked.DryRun,
 				object: asked.Object.Raw, old: asked.OldObject.Raw,
 			})
 			if err != nil {

@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sync/semaphore"
 	"k8s.io/client-go/rest"
 
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/gate"
+	"shiplog.dev/internal/world"
 )
 
 // Paths of the server (install-and-config 6, 2.0 line).
@@ -48,6 +50,9 @@ type Options struct {
 	Logger zerolog.Logger
 	// Registry takes the metrics; nil: none.
 	Registry prometheus.Registerer
+	// Admitted is told of every change of a workload's spec that is let through, and of its creation and deletion. It must not
+	// wait. The API server may still refuse the change, or ask again. nil: nobody is told.
+	Admitted func(*shiplogv1.Admitted)
 }
 
 type server struct {
@@ -85,10 +90,13 @@ func handler(options Options, cluster Cluster) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+ConvertPath, s.answer(maxConversion, s.convert))
 	mux.Handle("POST "+MutateCloneSetPath, s.answer(maxReview, s.review(s.mutateCloneSet)))
-	mux.Handle("POST "+ValidateCloneSetPath, s.answer(maxReview, s.review(s.validateCloneSet)))
-	mux.Handle("POST "+MutateRestartPath, s.answer(maxReview, s.review(s.admitRestart)))
-	mux.Handle("POST "+ValidateJobPath, s.answer(maxReview, s.review(s.validateImagePullJob)))
-	mux.Handle("POST "+ValidateListPath, s.answer(maxReview, s.review(s.validateImageListPullJob)))
+	tell := func(resource string, judge func(context.Context, request) (verdict, error)) http.Handler {
+		return s.answer(maxReview, s.review(telling(resource, options.Admitted, judge)))
+	}
+	mux.Handle("POST "+ValidateCloneSetPath, tell(world.ResourceCloneSets, s.validateCloneSet))
+	mux.Handle("POST "+MutateRestartPath, tell(world.ResourceRestartRequests, s.admitRestart))
+	mux.Handle("POST "+ValidateJobPath, tell(world.ResourceImagePullJobs, s.validateImagePullJob))
+	mux.Handle("POST "+ValidateListPath, tell(world.ResourceImageListPullJobs, s.validateImageListPullJob))
 	mux.HandleFunc("GET "+HealthPath, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }

@@ -81,7 +81,7 @@ func (x RuntimeContainer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RuntimeContainer_State.Descriptor instead.
 func (RuntimeContainer_State) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type CallObserved_State int32
@@ -132,7 +132,7 @@ func (x CallObserved_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CallObserved_State.Descriptor instead.
 func (CallObserved_State) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type PatchObject_Type int32
@@ -187,7 +187,7 @@ func (x PatchObject_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchObject_Type.Descriptor instead.
 func (PatchObject_Type) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Outcome_Result int32
@@ -242,7 +242,7 @@ func (x Outcome_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Result.Descriptor instead.
 func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30, 0}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31, 0}
 }
 
 // Entry is one message of the log. Its sequence number and time are those that the log gave it on arrival and are not
@@ -267,6 +267,7 @@ type Entry struct {
 	//	*Entry_Vouched
 	//	*Entry_Ticked
 	//	*Entry_NodeObserved
+	//	*Entry_Admitted
 	//	*Entry_CallObserved
 	//	*Entry_Rewound
 	//	*Entry_LogLost
@@ -397,6 +398,15 @@ func (x *Entry) GetNodeObserved() *NodeObserved {
 	return nil
 }
 
+func (x *Entry) GetAdmitted() *Admitted {
+	if x != nil {
+		if x, ok := x.Kind.(*Entry_Admitted); ok {
+			return x.Admitted
+		}
+	}
+	return nil
+}
+
 func (x *Entry) GetCallObserved() *CallObserved {
 	if x != nil {
 		if x, ok := x.Kind.(*Entry_CallObserved); ok {
@@ -493,6 +503,10 @@ type Entry_NodeObserved struct {
 	NodeObserved *NodeObserved `protobuf:"bytes,14,opt,name=node_observed,json=nodeObserved,proto3,oneof"`
 }
 
+type Entry_Admitted struct {
+	Admitted *Admitted `protobuf:"bytes,15,opt,name=admitted,proto3,oneof"`
+}
+
 type Entry_CallObserved struct {
 	CallObserved *CallObserved `protobuf:"bytes,16,opt,name=call_observed,json=callObserved,proto3,oneof"`
 }
@@ -534,6 +548,8 @@ func (*Entry_Vouched) isEntry_Kind() {}
 func (*Entry_Ticked) isEntry_Kind() {}
 
 func (*Entry_NodeObserved) isEntry_Kind() {}
+
+func (*Entry_Admitted) isEntry_Kind() {}
 
 func (*Entry_CallObserved) isEntry_Kind() {}
 
@@ -870,6 +886,82 @@ func (x *ObjectDeleted) GetRewound() uint64 {
 	return 0
 }
 
+// Admitted says who asked the API server for a change of a workload's spec, or for its creation or deletion: what no object tells, for
+// an object names the program, not the person. Written by the executor's admission, skippable, and not for every change: admission
+// does not wait for the log, and the API server may refuse what was admitted, or ask again. So it is matched with the fact that
+// resulted by UID and generation.
+type Admitted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UID is that of the object, also of one that is being created.
+	Object *ObjectRef `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// Generation that the object has when the change is made; of a deletion, that it had.
+	Generation int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// "CREATE", "UPDATE" or "DELETE".
+	Operation string `protobuf:"bytes,3,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Name of the user as the API server authenticated it, for example "alice" or "system:serviceaccount:ci:deployer".
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Admitted) Reset() {
+	*x = Admitted{}
+	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Admitted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Admitted) ProtoMessage() {}
+
+func (x *Admitted) ProtoReflect() protoreflect.Message {
+	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Admitted.ProtoReflect.Descriptor instead.
+func (*Admitted) Descriptor() ([]byte, []int) {
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Admitted) GetObject() *ObjectRef {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Admitted) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Admitted) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Admitted) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
 // Vouched is the watcher's word that its facts were complete, age before this entry was appended.
 type Vouched struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -883,7 +975,7 @@ type Vouched struct {
 
 func (x *Vouched) Reset() {
 	*x = Vouched{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +987,7 @@ func (x *Vouched) String() string {
 func (*Vouched) ProtoMessage() {}
 
 func (x *Vouched) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[5]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1000,7 @@ func (x *Vouched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vouched.ProtoReflect.Descriptor instead.
 func (*Vouched) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{5}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Vouched) GetComplete() []*Completeness {
@@ -937,7 +1029,7 @@ type Completeness struct {
 
 func (x *Completeness) Reset() {
 	*x = Completeness{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1041,7 @@ func (x *Completeness) String() string {
 func (*Completeness) ProtoMessage() {}
 
 func (x *Completeness) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[6]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1054,7 @@ func (x *Completeness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completeness.ProtoReflect.Descriptor instead.
 func (*Completeness) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{6}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Completeness) GetGroup() string {
@@ -1003,7 +1095,7 @@ type Rewound struct {
 
 func (x *Rewound) Reset() {
 	*x = Rewound{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1107,7 @@ func (x *Rewound) String() string {
 func (*Rewound) ProtoMessage() {}
 
 func (x *Rewound) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[7]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1120,7 @@ func (x *Rewound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewound.ProtoReflect.Descriptor instead.
 func (*Rewound) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{7}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rewound) GetGroup() string {
@@ -1075,7 +1167,7 @@ type LogLost struct {
 
 func (x *LogLost) Reset() {
 	*x = LogLost{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1179,7 @@ func (x *LogLost) String() string {
 func (*LogLost) ProtoMessage() {}
 
 func (x *LogLost) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[8]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1192,7 @@ func (x *LogLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLost.ProtoReflect.Descriptor instead.
 func (*LogLost) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{8}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LogLost) GetObject() *ObjectRef {
@@ -1137,7 +1229,7 @@ type Ticked struct {
 
 func (x *Ticked) Reset() {
 	*x = Ticked{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1241,7 @@ func (x *Ticked) String() string {
 func (*Ticked) ProtoMessage() {}
 
 func (x *Ticked) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[9]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1254,7 @@ func (x *Ticked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticked.ProtoReflect.Descriptor instead.
 func (*Ticked) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{9}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ticked) GetId() string {
@@ -1201,7 +1293,7 @@ type NodeObserved struct {
 
 func (x *NodeObserved) Reset() {
 	*x = NodeObserved{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1305,7 @@ func (x *NodeObserved) String() string {
 func (*NodeObserved) ProtoMessage() {}
 
 func (x *NodeObserved) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[10]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1318,7 @@ func (x *NodeObserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeObserved.ProtoReflect.Descriptor instead.
 func (*NodeObserved) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{10}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeObserved) GetNode() string {
@@ -1288,7 +1380,7 @@ type RuntimeImage struct {
 
 func (x *RuntimeImage) Reset() {
 	*x = RuntimeImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1392,7 @@ func (x *RuntimeImage) String() string {
 func (*RuntimeImage) ProtoMessage() {}
 
 func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[11]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1405,7 @@ func (x *RuntimeImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeImage.ProtoReflect.Descriptor instead.
 func (*RuntimeImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RuntimeImage) GetId() string {
@@ -1373,7 +1465,7 @@ type RuntimeContainer struct {
 
 func (x *RuntimeContainer) Reset() {
 	*x = RuntimeContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1477,7 @@ func (x *RuntimeContainer) String() string {
 func (*RuntimeContainer) ProtoMessage() {}
 
 func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[12]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1490,7 @@ func (x *RuntimeContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeContainer.ProtoReflect.Descriptor instead.
 func (*RuntimeContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RuntimeContainer) GetPodNamespace() string {
@@ -1502,7 +1594,7 @@ type CallObserved struct {
 
 func (x *CallObserved) Reset() {
 	*x = CallObserved{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1606,7 @@ func (x *CallObserved) String() string {
 func (*CallObserved) ProtoMessage() {}
 
 func (x *CallObserved) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[13]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1619,7 @@ func (x *CallObserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallObserved.ProtoReflect.Descriptor instead.
 func (*CallObserved) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CallObserved) GetNode() string {
@@ -1603,7 +1695,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1707,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[14]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1720,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Command) GetIndex() uint32 {
@@ -1846,7 +1938,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1950,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[15]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1963,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{15}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reason) GetCode() string {
@@ -1899,7 +1991,7 @@ type CreateObject struct {
 
 func (x *CreateObject) Reset() {
 	*x = CreateObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2003,7 @@ func (x *CreateObject) String() string {
 func (*CreateObject) ProtoMessage() {}
 
 func (x *CreateObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[16]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2016,7 @@ func (x *CreateObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateObject.ProtoReflect.Descriptor instead.
 func (*CreateObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{16}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateObject) GetJson() []byte {
@@ -1947,7 +2039,7 @@ type PatchObject struct {
 
 func (x *PatchObject) Reset() {
 	*x = PatchObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2051,7 @@ func (x *PatchObject) String() string {
 func (*PatchObject) ProtoMessage() {}
 
 func (x *PatchObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[17]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2064,7 @@ func (x *PatchObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchObject.ProtoReflect.Descriptor instead.
 func (*PatchObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{17}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PatchObject) GetType() PatchObject_Type {
@@ -2007,7 +2099,7 @@ type DeleteObject struct {
 
 func (x *DeleteObject) Reset() {
 	*x = DeleteObject{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2111,7 @@ func (x *DeleteObject) String() string {
 func (*DeleteObject) ProtoMessage() {}
 
 func (x *DeleteObject) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[18]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2124,7 @@ func (x *DeleteObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObject.ProtoReflect.Descriptor instead.
 func (*DeleteObject) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{18}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteObject) GetGracePeriodSeconds() int64 {
@@ -2054,7 +2146,7 @@ type WakeAt struct {
 
 func (x *WakeAt) Reset() {
 	*x = WakeAt{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2158,7 @@ func (x *WakeAt) String() string {
 func (*WakeAt) ProtoMessage() {}
 
 func (x *WakeAt) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[19]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2171,7 @@ func (x *WakeAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeAt.ProtoReflect.Descriptor instead.
 func (*WakeAt) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{19}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WakeAt) GetId() string {
@@ -2116,7 +2208,7 @@ type PullImage struct {
 
 func (x *PullImage) Reset() {
 	*x = PullImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2220,7 @@ func (x *PullImage) String() string {
 func (*PullImage) ProtoMessage() {}
 
 func (x *PullImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[20]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2233,7 @@ func (x *PullImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImage.ProtoReflect.Descriptor instead.
 func (*PullImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{20}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PullImage) GetImage() string {
@@ -2197,7 +2289,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2301,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[21]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2314,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{21}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SecretRef) GetNamespace() string {
@@ -2259,7 +2351,7 @@ type RunHook struct {
 
 func (x *RunHook) Reset() {
 	*x = RunHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2363,7 @@ func (x *RunHook) String() string {
 func (*RunHook) ProtoMessage() {}
 
 func (x *RunHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[22]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2376,7 @@ func (x *RunHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunHook.ProtoReflect.Descriptor instead.
 func (*RunHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{22}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunHook) GetContainerId() string {
@@ -2382,7 +2474,7 @@ type ExecHook struct {
 
 func (x *ExecHook) Reset() {
 	*x = ExecHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2486,7 @@ func (x *ExecHook) String() string {
 func (*ExecHook) ProtoMessage() {}
 
 func (x *ExecHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[23]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2499,7 @@ func (x *ExecHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecHook.ProtoReflect.Descriptor instead.
 func (*ExecHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{23}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecHook) GetCommand() []string {
@@ -2433,7 +2525,7 @@ type HttpHook struct {
 
 func (x *HttpHook) Reset() {
 	*x = HttpHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2537,7 @@ func (x *HttpHook) String() string {
 func (*HttpHook) ProtoMessage() {}
 
 func (x *HttpHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[24]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2550,7 @@ func (x *HttpHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpHook.ProtoReflect.Descriptor instead.
 func (*HttpHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{24}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HttpHook) GetScheme() string {
@@ -2506,7 +2598,7 @@ type HttpHeader struct {
 
 func (x *HttpHeader) Reset() {
 	*x = HttpHeader{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2610,7 @@ func (x *HttpHeader) String() string {
 func (*HttpHeader) ProtoMessage() {}
 
 func (x *HttpHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[25]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2623,7 @@ func (x *HttpHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpHeader.ProtoReflect.Descriptor instead.
 func (*HttpHeader) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{25}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HttpHeader) GetName() string {
@@ -2560,7 +2652,7 @@ type TcpHook struct {
 
 func (x *TcpHook) Reset() {
 	*x = TcpHook{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2664,7 @@ func (x *TcpHook) String() string {
 func (*TcpHook) ProtoMessage() {}
 
 func (x *TcpHook) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[26]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2677,7 @@ func (x *TcpHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpHook.ProtoReflect.Descriptor instead.
 func (*TcpHook) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{26}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TcpHook) GetHost() string {
@@ -2617,7 +2709,7 @@ type StopContainer struct {
 
 func (x *StopContainer) Reset() {
 	*x = StopContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2721,7 @@ func (x *StopContainer) String() string {
 func (*StopContainer) ProtoMessage() {}
 
 func (x *StopContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[27]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2734,7 @@ func (x *StopContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainer.ProtoReflect.Descriptor instead.
 func (*StopContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{27}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StopContainer) GetContainerId() string {
@@ -2679,7 +2771,7 @@ type InspectContainer struct {
 
 func (x *InspectContainer) Reset() {
 	*x = InspectContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2691,7 +2783,7 @@ func (x *InspectContainer) String() string {
 func (*InspectContainer) ProtoMessage() {}
 
 func (x *InspectContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[28]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +2796,7 @@ func (x *InspectContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectContainer.ProtoReflect.Descriptor instead.
 func (*InspectContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{28}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InspectContainer) GetContainerId() string {
@@ -2732,7 +2824,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2836,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[29]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2849,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{29}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelCall) GetCommand() uint64 {
@@ -2800,7 +2892,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2904,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[30]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +2917,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{30}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Outcome) GetResult() Outcome_Result {
@@ -2947,7 +3039,7 @@ type PulledImage struct {
 
 func (x *PulledImage) Reset() {
 	*x = PulledImage{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3051,7 @@ func (x *PulledImage) String() string {
 func (*PulledImage) ProtoMessage() {}
 
 func (x *PulledImage) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[31]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3064,7 @@ func (x *PulledImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PulledImage.ProtoReflect.Descriptor instead.
 func (*PulledImage) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{31}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PulledImage) GetImageId() string {
@@ -3011,7 +3103,7 @@ type InspectedContainer struct {
 
 func (x *InspectedContainer) Reset() {
 	*x = InspectedContainer{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3115,7 @@ func (x *InspectedContainer) String() string {
 func (*InspectedContainer) ProtoMessage() {}
 
 func (x *InspectedContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[32]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3128,7 @@ func (x *InspectedContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectedContainer.ProtoReflect.Descriptor instead.
 func (*InspectedContainer) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{32}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *InspectedContainer) GetPlainHash() uint64 {
@@ -3073,7 +3165,7 @@ type FenceRaised struct {
 
 func (x *FenceRaised) Reset() {
 	*x = FenceRaised{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3177,7 @@ func (x *FenceRaised) String() string {
 func (*FenceRaised) ProtoMessage() {}
 
 func (x *FenceRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[33]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3190,7 @@ func (x *FenceRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRaised.ProtoReflect.Descriptor instead.
 func (*FenceRaised) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{33}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FenceRaised) GetGates() map[string]bool {
@@ -3138,7 +3230,7 @@ type RolloutEvent struct {
 
 func (x *RolloutEvent) Reset() {
 	*x = RolloutEvent{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3242,7 @@ func (x *RolloutEvent) String() string {
 func (*RolloutEvent) ProtoMessage() {}
 
 func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[34]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3255,7 @@ func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutEvent.ProtoReflect.Descriptor instead.
 func (*RolloutEvent) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{34}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RolloutEvent) GetIndex() uint32 {
@@ -3228,7 +3320,7 @@ type Sealed struct {
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3332,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_shiplog_v1_entry_proto_msgTypes[35]
+	mi := &file_shiplog_v1_entry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3345,7 @@ func (x *Sealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
 func (*Sealed) Descriptor() ([]byte, []int) {
-	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{35}
+	return file_shiplog_v1_entry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Sealed) GetAfter() uint64 {
@@ -3296,7 +3388,7 @@ var File_shiplog_v1_entry_proto protoreflect.FileDescriptor
 const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16shiplog/v1/entry.proto\x12\n" +
-	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x06\n" +
+	"shiplog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\a\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\tR\x06writer\x12%\n" +
 	"\x0ewriter_version\x18\x02 \x01(\tR\rwriterVersion\x12\x14\n" +
@@ -3308,7 +3400,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x0eobject_deleted\x18\v \x01(\v2\x19.shiplog.v1.ObjectDeletedH\x00R\robjectDeleted\x12/\n" +
 	"\avouched\x18\f \x01(\v2\x13.shiplog.v1.VouchedH\x00R\avouched\x12,\n" +
 	"\x06ticked\x18\r \x01(\v2\x12.shiplog.v1.TickedH\x00R\x06ticked\x12?\n" +
-	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x12?\n" +
+	"\rnode_observed\x18\x0e \x01(\v2\x18.shiplog.v1.NodeObservedH\x00R\fnodeObserved\x122\n" +
+	"\badmitted\x18\x0f \x01(\v2\x14.shiplog.v1.AdmittedH\x00R\badmitted\x12?\n" +
 	"\rcall_observed\x18\x10 \x01(\v2\x18.shiplog.v1.CallObservedH\x00R\fcallObserved\x12/\n" +
 	"\arewound\x18\x11 \x01(\v2\x13.shiplog.v1.RewoundH\x00R\arewound\x120\n" +
 	"\blog_lost\x18\x12 \x01(\v2\x13.shiplog.v1.LogLostH\x00R\alogLost\x12/\n" +
@@ -3342,7 +3435,14 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\rObjectDeleted\x12-\n" +
 	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x18\n" +
-	"\arewound\x18\x03 \x01(\x04R\arewound\"l\n" +
+	"\arewound\x18\x03 \x01(\x04R\arewound\"\x8b\x01\n" +
+	"\bAdmitted\x12-\n" +
+	"\x06object\x18\x01 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x1c\n" +
+	"\toperation\x18\x03 \x01(\tR\toperation\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\"l\n" +
 	"\aVouched\x124\n" +
 	"\bcomplete\x18\x01 \x03(\v2\x18.shiplog.v1.CompletenessR\bcomplete\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"k\n" +
@@ -3571,7 +3671,7 @@ func file_shiplog_v1_entry_proto_rawDescGZIP() []byte {
 }
 
 var file_shiplog_v1_entry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_shiplog_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_shiplog_v1_entry_proto_goTypes = []any{
 	(RuntimeContainer_State)(0),   // 0: shiplog.v1.RuntimeContainer.State
 	(CallObserved_State)(0),       // 1: shiplog.v1.CallObserved.State
@@ -3582,114 +3682,117 @@ var file_shiplog_v1_entry_proto_goTypes = []any{
 	(*ObjectObserved)(nil),        // 6: shiplog.v1.ObjectObserved
 	(*LastChange)(nil),            // 7: shiplog.v1.LastChange
 	(*ObjectDeleted)(nil),         // 8: shiplog.v1.ObjectDeleted
-	(*Vouched)(nil),               // 9: shiplog.v1.Vouched
-	(*Completeness)(nil),          // 10: shiplog.v1.Completeness
-	(*Rewound)(nil),               // 11: shiplog.v1.Rewound
-	(*LogLost)(nil),               // 12: shiplog.v1.LogLost
-	(*Ticked)(nil),                // 13: shiplog.v1.Ticked
-	(*NodeObserved)(nil),          // 14: shiplog.v1.NodeObserved
-	(*RuntimeImage)(nil),          // 15: shiplog.v1.RuntimeImage
-	(*RuntimeContainer)(nil),      // 16: shiplog.v1.RuntimeContainer
-	(*CallObserved)(nil),          // 17: shiplog.v1.CallObserved
-	(*Command)(nil),               // 18: shiplog.v1.Command
-	(*Reason)(nil),                // 19: shiplog.v1.Reason
-	(*CreateObject)(nil),          // 20: shiplog.v1.CreateObject
-	(*PatchObject)(nil),           // 21: shiplog.v1.PatchObject
-	(*DeleteObject)(nil),          // 22: shiplog.v1.DeleteObject
-	(*WakeAt)(nil),                // 23: shiplog.v1.WakeAt
-	(*PullImage)(nil),             // 24: shiplog.v1.PullImage
-	(*SecretRef)(nil),             // 25: shiplog.v1.SecretRef
-	(*RunHook)(nil),               // 26: shiplog.v1.RunHook
-	(*ExecHook)(nil),              // 27: shiplog.v1.ExecHook
-	(*HttpHook)(nil),              // 28: shiplog.v1.HttpHook
-	(*HttpHeader)(nil),            // 29: shiplog.v1.HttpHeader
-	(*TcpHook)(nil),               // 30: shiplog.v1.TcpHook
-	(*StopContainer)(nil),         // 31: shiplog.v1.StopContainer
-	(*InspectContainer)(nil),      // 32: shiplog.v1.InspectContainer
-	(*CancelCall)(nil),            // 33: shiplog.v1.CancelCall
-	(*Outcome)(nil),               // 34: shiplog.v1.Outcome
-	(*PulledImage)(nil),           // 35: shiplog.v1.PulledImage
-	(*InspectedContainer)(nil),    // 36: shiplog.v1.InspectedContainer
-	(*FenceRaised)(nil),           // 37: shiplog.v1.FenceRaised
-	(*RolloutEvent)(nil),          // 38: shiplog.v1.RolloutEvent
-	(*Sealed)(nil),                // 39: shiplog.v1.Sealed
-	nil,                           // 40: shiplog.v1.PullImage.LabelsEntry
-	nil,                           // 41: shiplog.v1.PullImage.AnnotationsEntry
-	nil,                           // 42: shiplog.v1.FenceRaised.GatesEntry
-	nil,                           // 43: shiplog.v1.FenceRaised.SettingsEntry
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*Admitted)(nil),              // 9: shiplog.v1.Admitted
+	(*Vouched)(nil),               // 10: shiplog.v1.Vouched
+	(*Completeness)(nil),          // 11: shiplog.v1.Completeness
+	(*Rewound)(nil),               // 12: shiplog.v1.Rewound
+	(*LogLost)(nil),               // 13: shiplog.v1.LogLost
+	(*Ticked)(nil),                // 14: shiplog.v1.Ticked
+	(*NodeObserved)(nil),          // 15: shiplog.v1.NodeObserved
+	(*RuntimeImage)(nil),          // 16: shiplog.v1.RuntimeImage
+	(*RuntimeContainer)(nil),      // 17: shiplog.v1.RuntimeContainer
+	(*CallObserved)(nil),          // 18: shiplog.v1.CallObserved
+	(*Command)(nil),               // 19: shiplog.v1.Command
+	(*Reason)(nil),                // 20: shiplog.v1.Reason
+	(*CreateObject)(nil),          // 21: shiplog.v1.CreateObject
+	(*PatchObject)(nil),           // 22: shiplog.v1.PatchObject
+	(*DeleteObject)(nil),          // 23: shiplog.v1.DeleteObject
+	(*WakeAt)(nil),                // 24: shiplog.v1.WakeAt
+	(*PullImage)(nil),             // 25: shiplog.v1.PullImage
+	(*SecretRef)(nil),             // 26: shiplog.v1.SecretRef
+	(*RunHook)(nil),               // 27: shiplog.v1.RunHook
+	(*ExecHook)(nil),              // 28: shiplog.v1.ExecHook
+	(*HttpHook)(nil),              // 29: shiplog.v1.HttpHook
+	(*HttpHeader)(nil),            // 30: shiplog.v1.HttpHeader
+	(*TcpHook)(nil),               // 31: shiplog.v1.TcpHook
+	(*StopContainer)(nil),         // 32: shiplog.v1.StopContainer
+	(*InspectContainer)(nil),      // 33: shiplog.v1.InspectContainer
+	(*CancelCall)(nil),            // 34: shiplog.v1.CancelCall
+	(*Outcome)(nil),               // 35: shiplog.v1.Outcome
+	(*PulledImage)(nil),           // 36: shiplog.v1.PulledImage
+	(*InspectedContainer)(nil),    // 37: shiplog.v1.InspectedContainer
+	(*FenceRaised)(nil),           // 38: shiplog.v1.FenceRaised
+	(*RolloutEvent)(nil),          // 39: shiplog.v1.RolloutEvent
+	(*Sealed)(nil),                // 40: shiplog.v1.Sealed
+	nil,                           // 41: shiplog.v1.PullImage.LabelsEntry
+	nil,                           // 42: shiplog.v1.PullImage.AnnotationsEntry
+	nil,                           // 43: shiplog.v1.FenceRaised.GatesEntry
+	nil,                           // 44: shiplog.v1.FenceRaised.SettingsEntry
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	6,  // 0: shiplog.v1.Entry.object_observed:type_name -> shiplog.v1.ObjectObserved
 	8,  // 1: shiplog.v1.Entry.object_deleted:type_name -> shiplog.v1.ObjectDeleted
-	9,  // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
-	13, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
-	14, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
-	17, // 5: shiplog.v1.Entry.call_observed:type_name -> shiplog.v1.CallObserved
-	11, // 6: shiplog.v1.Entry.rewound:type_name -> shiplog.v1.Rewound
-	12, // 7: shiplog.v1.Entry.log_lost:type_name -> shiplog.v1.LogLost
-	18, // 8: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
-	34, // 9: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
-	37, // 10: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
-	39, // 11: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
-	38, // 12: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
-	5,  // 13: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
-	7,  // 14: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
-	44, // 15: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 16: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
-	10, // 17: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
-	45, // 18: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
-	5,  // 19: shiplog.v1.LogLost.object:type_name -> shiplog.v1.ObjectRef
-	44, // 20: shiplog.v1.LogLost.written_at:type_name -> google.protobuf.Timestamp
-	44, // 21: shiplog.v1.LogLost.log_ends_at:type_name -> google.protobuf.Timestamp
-	44, // 22: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
-	15, // 23: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
-	16, // 24: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
-	0,  // 25: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
-	44, // 26: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
-	44, // 27: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
-	1,  // 28: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
-	19, // 29: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
-	5,  // 30: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
-	45, // 31: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
-	45, // 32: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
-	20, // 33: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	21, // 34: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	22, // 35: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	23, // 36: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	24, // 37: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
-	26, // 38: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
-	31, // 39: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
-	32, // 40: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
-	33, // 41: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
-	2,  // 42: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	44, // 43: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	40, // 44: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
-	41, // 45: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
-	25, // 46: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
-	27, // 47: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
-	28, // 48: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
-	30, // 49: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
-	45, // 50: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
-	29, // 51: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
-	45, // 52: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
-	3,  // 53: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	5,  // 54: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	19, // 55: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	45, // 56: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	35, // 57: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
-	36, // 58: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
-	25, // 59: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
-	42, // 60: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	43, // 61: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
-	5,  // 62: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	44, // 63: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	10, // 2: shiplog.v1.Entry.vouched:type_name -> shiplog.v1.Vouched
+	14, // 3: shiplog.v1.Entry.ticked:type_name -> shiplog.v1.Ticked
+	15, // 4: shiplog.v1.Entry.node_observed:type_name -> shiplog.v1.NodeObserved
+	9,  // 5: shiplog.v1.Entry.admitted:type_name -> shiplog.v1.Admitted
+	18, // 6: shiplog.v1.Entry.call_observed:type_name -> shiplog.v1.CallObserved
+	12, // 7: shiplog.v1.Entry.rewound:type_name -> shiplog.v1.Rewound
+	13, // 8: shiplog.v1.Entry.log_lost:type_name -> shiplog.v1.LogLost
+	19, // 9: shiplog.v1.Entry.command:type_name -> shiplog.v1.Command
+	35, // 10: shiplog.v1.Entry.outcome:type_name -> shiplog.v1.Outcome
+	38, // 11: shiplog.v1.Entry.fence_raised:type_name -> shiplog.v1.FenceRaised
+	40, // 12: shiplog.v1.Entry.sealed:type_name -> shiplog.v1.Sealed
+	39, // 13: shiplog.v1.Entry.rollout_event:type_name -> shiplog.v1.RolloutEvent
+	5,  // 14: shiplog.v1.ObjectObserved.object:type_name -> shiplog.v1.ObjectRef
+	7,  // 15: shiplog.v1.ObjectObserved.last_change:type_name -> shiplog.v1.LastChange
+	45, // 16: shiplog.v1.LastChange.time:type_name -> google.protobuf.Timestamp
+	5,  // 17: shiplog.v1.ObjectDeleted.object:type_name -> shiplog.v1.ObjectRef
+	5,  // 18: shiplog.v1.Admitted.object:type_name -> shiplog.v1.ObjectRef
+	11, // 19: shiplog.v1.Vouched.complete:type_name -> shiplog.v1.Completeness
+	46, // 20: shiplog.v1.Vouched.age:type_name -> google.protobuf.Duration
+	5,  // 21: shiplog.v1.LogLost.object:type_name -> shiplog.v1.ObjectRef
+	45, // 22: shiplog.v1.LogLost.written_at:type_name -> google.protobuf.Timestamp
+	45, // 23: shiplog.v1.LogLost.log_ends_at:type_name -> google.protobuf.Timestamp
+	45, // 24: shiplog.v1.Ticked.due:type_name -> google.protobuf.Timestamp
+	16, // 25: shiplog.v1.NodeObserved.images:type_name -> shiplog.v1.RuntimeImage
+	17, // 26: shiplog.v1.NodeObserved.containers:type_name -> shiplog.v1.RuntimeContainer
+	0,  // 27: shiplog.v1.RuntimeContainer.state:type_name -> shiplog.v1.RuntimeContainer.State
+	45, // 28: shiplog.v1.RuntimeContainer.created_at:type_name -> google.protobuf.Timestamp
+	45, // 29: shiplog.v1.RuntimeContainer.started_at:type_name -> google.protobuf.Timestamp
+	1,  // 30: shiplog.v1.CallObserved.state:type_name -> shiplog.v1.CallObserved.State
+	20, // 31: shiplog.v1.Command.reason:type_name -> shiplog.v1.Reason
+	5,  // 32: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
+	46, // 33: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
+	46, // 34: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
+	21, // 35: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	22, // 36: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	23, // 37: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	24, // 38: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	25, // 39: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
+	27, // 40: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
+	32, // 41: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
+	33, // 42: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
+	34, // 43: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
+	2,  // 44: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	45, // 45: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	41, // 46: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
+	42, // 47: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
+	26, // 48: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
+	28, // 49: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
+	29, // 50: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
+	31, // 51: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
+	46, // 52: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
+	30, // 53: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
+	46, // 54: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
+	3,  // 55: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	5,  // 56: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	20, // 57: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	46, // 58: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	36, // 59: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
+	37, // 60: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
+	26, // 61: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
+	43, // 62: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	44, // 63: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
+	5,  // 64: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	45, // 65: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }
@@ -3703,6 +3806,7 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Vouched)(nil),
 		(*Entry_Ticked)(nil),
 		(*Entry_NodeObserved)(nil),
+		(*Entry_Admitted)(nil),
 		(*Entry_CallObserved)(nil),
 		(*Entry_Rewound)(nil),
 		(*Entry_LogLost)(nil),
@@ -3712,7 +3816,7 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Entry_Sealed)(nil),
 		(*Entry_RolloutEvent)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[14].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[15].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Patch)(nil),
 		(*Command_Delete)(nil),
@@ -3723,14 +3827,14 @@ func file_shiplog_v1_entry_proto_init() {
 		(*Command_InspectContainer)(nil),
 		(*Command_CancelCall)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[18].OneofWrappers = []any{}
-	file_shiplog_v1_entry_proto_msgTypes[22].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[19].OneofWrappers = []any{}
+	file_shiplog_v1_entry_proto_msgTypes[23].OneofWrappers = []any{
 		(*RunHook_Exec)(nil),
 		(*RunHook_Http)(nil),
 		(*RunHook_Tcp)(nil),
 		(*RunHook_Sleep)(nil),
 	}
-	file_shiplog_v1_entry_proto_msgTypes[30].OneofWrappers = []any{
+	file_shiplog_v1_entry_proto_msgTypes[31].OneofWrappers = []any{
 		(*Outcome_PulledImage)(nil),
 		(*Outcome_InspectedContainer)(nil),
 	}
@@ -3740,7 +3844,7 @@ func file_shiplog_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shiplog_v1_entry_proto_rawDesc), len(file_shiplog_v1_entry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
