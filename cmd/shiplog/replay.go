@@ -24,10 +24,11 @@ func replayCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "replay", Short: "Fold the log and prove it: the rules decide every command of it again",
 		Long: `Fold the log from its beginning and let the rules decide at every position at which the planner decided. Every recorded command
-must be what they decide; at the first that is not, both sides are shown and the exit code is 1.
+must be what they decide, and every rollout event what folding tells; at the first that is not, both sides are shown and the exit
+code is 1.
 
 With --speed entries are shown as they are folded, at that multiple of the time that they took; with --step one for each line that is
-read from standard input (press Enter).
+read from standard input (press Enter); where that ends, the rest is shown at once.
 
 Moments are ` + history.Forms + `.`,
 		Example: `  shiplog replay --log incident.shiplog
@@ -37,6 +38,9 @@ Moments are ` + history.Forms + `.`,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if speed < 0 || speed > 0 && step {
 				return usageError{errors.New("--speed is a positive number, and not given together with --step")}
+			}
+			if (step || speed > 0) && read.output != "" {
+				return usageError{errors.New("--step and --speed show entries to people: leave --output out")}
 			}
 			log, err := read.open(command.Context())
 			if err != nil {
@@ -97,7 +101,9 @@ func pacer(command *cobra.Command, first uint64, step bool, speed float64) func(
 type replayed struct {
 	Entries int `json:"entries"`
 	// Proven commands are decided again; Skipped ones were decided before what the log still has.
-	Proven     int                `json:"proven"`
+	Proven int `json:"proven"`
+	// Told are rollout events that folding tells again.
+	Told       int                `json:"told"`
 	Skipped    int                `json:"skipped,omitempty"`
 	Last       uint64             `json:"last"`
 	Difference *replay.Difference `json:"difference,omitempty"`
@@ -109,6 +115,9 @@ func (r replayed) String() string {
 	fmt.Fprintf(&text, "%d entries folded up to position %d in %s: ", r.Entries, r.Last, r.Took.Round(time.Millisecond))
 	if r.Difference == nil {
 		fmt.Fprintf(&text, "the rules decide all %d commands again", r.Proven)
+		if r.Told > 0 {
+			fmt.Fprintf(&text, ", and all %d rollout events follow", r.Told)
+		}
 	} else {
 		fmt.Fprintf(&text, "the rules decide the first %d commands again", r.Proven)
 	}
@@ -141,7 +150,7 @@ func prove(ctx context.Context, log *opened, to history.Moment, show func(journa
 	if err == nil {
 		err = run.End()
 	}
-	out.Proven, out.Skipped, out.Took = run.Proven, run.Skipped, time.Since(began)
+	out.Proven, out.Told, out.Skipped, out.Took = run.Proven, run.Told, run.Skipped, time.Since(began)
 	if errors.As(err, &out.Difference) {
 		return out, out.Difference
 	}

@@ -15,6 +15,7 @@ import (
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/redact"
 	"shiplog.dev/internal/world"
+	"shiplog.dev/services/planner/rollout"
 )
 
 // Window says what to cut out. Its zero value is everything.
@@ -116,12 +117,12 @@ func (w *window) findRollout(ctx context.Context, log *history.Log) error {
 
 // survey finds where the window begins and ends, what counts at its beginning, and where its commands were decided.
 func (w *window) survey(ctx context.Context, log *history.Log) error {
-	before := world.New()
+	before, told := world.New(), rollout.New()
 	err := log.Each(ctx, w.whole(), func(record journal.Record) error {
 		if record.Sequence < log.First || w.From.After(record) {
 			change, err := world.Decode(record.Sequence, record.Time, record.Entry)
 			if err == nil {
-				before.Fold(change)
+				told.Fold(before, change)
 			}
 			return err
 		}
@@ -131,12 +132,17 @@ func (w *window) survey(ctx context.Context, log *history.Log) error {
 		w.last = record
 		if record.Entry.GetCommand() != nil && w.belongs(record.Entry) {
 			w.causes[record.Entry.GetCause()] = true
+			if w.Redactor != nil {
+				return w.Redactor.Foresee(record.Entry)
+			}
 		}
 		return nil
 	})
 	if err == nil && w.first.Sequence == 0 {
 		err = fmt.Errorf("the log has nothing in this window")
 	}
-	w.live = before.Live()
+	w.live = append(before.Live(), told.Live()...)
+	slices.Sort(w.live)
+	w.live = slices.Compact(w.live)
 	return err
 }

@@ -101,6 +101,21 @@ func (r *Redactor) Entry(entry *shiplogv1.Entry) (*shiplogv1.Entry, error) {
 	return out, nil
 }
 
+// Foresee takes note of an entry that Entry will be shown later: a rollout event may name a revision before it is created.
+func (r *Redactor) Foresee(entry *shiplogv1.Entry) error {
+	command := entry.GetCommand()
+	before := command.GetCreate().GetJson()
+	if len(before) == 0 || command.GetObject().GetResource() != world.ResourceRevisions {
+		return nil
+	}
+	after, err := r.object(command.GetObject(), before)
+	if err != nil {
+		return fmt.Errorf("redact an entry of %s: %w", entry.GetWriter(), err)
+	}
+	r.rename(command.GetObject().GetName(), before, after)
+	return nil
+}
+
 func (r *Redactor) ref(ref *shiplogv1.ObjectRef) {
 	if ref != nil {
 		ref.Name = r.name(ref.GetName())

@@ -74,6 +74,35 @@ func TestRevisionsAreRenamed(t *testing.T) {
 	}
 }
 
+// An event may name a revision before the command that creates it, and is given the new name too.
+func TestForeseenRevisionsAreRenamedBefore(t *testing.T) {
+	const data = `{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"A","value":"hunter2"}]}]}}}}`
+	name := "web-" + cloneset.Hash([]byte(data), 0)
+	create := &shiplogv1.Entry{Kind: &shiplogv1.Entry_Command{Command: &shiplogv1.Command{
+		Object: &shiplogv1.ObjectRef{Group: "apps", Resource: "controllerrevisions", Name: name},
+		Effect: &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: fmt.Appendf(nil, `{"data":%s,"metadata":{"name":%q}}`, data, name)}},
+	}}}
+	event := &shiplogv1.Entry{Kind: &shiplogv1.Entry_RolloutEvent{RolloutEvent: &shiplogv1.RolloutEvent{Data: fmt.Appendf(nil, `{"revision":%q}`, name)}}}
+	r, err := New([]byte("key"), Annotations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Foresee(create); err != nil {
+		t.Fatal(err)
+	}
+	told, err := r.Entry(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := r.Entry(create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(told.GetRolloutEvent().GetData()), fmt.Sprintf(`{"revision":%q}`, created.GetCommand().GetObject().GetName()); got != want || strings.Contains(got, name) {
+		t.Errorf("the event says %s, want %s", got, want)
+	}
+}
+
 // A person is the same placeholder everywhere, a part of the system stays, and a sentence that holds the same word is not touched.
 func TestUsersAreHidden(t *testing.T) {
 	r, err := New([]byte("key"), Annotations)

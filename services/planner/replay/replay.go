@@ -19,6 +19,7 @@ import (
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
+	"shiplog.dev/services/planner/rollout"
 	"shiplog.dev/services/planner/rules"
 )
 
@@ -83,12 +84,13 @@ func (c Causes) Note(record journal.Record) {
 	c[cause][world.WorkloadOf(record.Entry.GetRollout())] = record.Sequence
 }
 
-// Replay folds a log and decides at every position at which commands of it were decided.
+// Replay folds a log, decides at every position at which commands of it were decided, and tells its rollout events again.
 type Replay struct {
 	World *world.World
 	// Proven counts the commands that the rules decided again, Skipped those that were decided before the log is exact.
 	Proven, Skipped int
 
+	telling
 	causes    Causes
 	exactFrom uint64
 	pending   map[types.UID]*decided
@@ -96,7 +98,7 @@ type Replay struct {
 
 // New returns a replay. exactFrom is the position from which on folding gives the world as it was.
 func New(causes Causes, exactFrom uint64) *Replay {
-	return &Replay{World: world.New(), causes: causes, exactFrom: exactFrom, pending: map[types.UID]*decided{}}
+	return &Replay{World: world.New(), telling: telling{tracker: rollout.New()}, causes: causes, exactFrom: exactFrom, pending: map[types.UID]*decided{}}
 }
 
 // Show takes the next entry, what counted before the log's first included. A *Difference is the error that the rules decide
@@ -111,7 +113,12 @@ func (r *Replay) Show(record journal.Record) error {
 			return err
 		}
 	}
-	r.World.Fold(change)
+	if record.Entry.GetRolloutEvent() != nil {
+		if err := r.telling.compare(record, r.exactFrom); err != nil {
+			return err
+		}
+	}
+	r.owe(r.tracker.Fold(r.World, change), r.exactFrom)
 	return r.decide(record)
 }
 
@@ -215,7 +222,11 @@ func differences(recorded, decided *shiplogv1.Command) []string {
 	if proto.Equal(recorded, decided) {
 		return nil
 	}
-	left, right := lines(recorded), lines(decided)
+	return unequal(lines(recorded), lines(decided))
+}
+
+// unequal are the lines in which two sides differ; none if they are the same.
+func unequal(left, right []string) []string {
 	if slices.Equal(left, right) {
 		return nil
 	}
@@ -263,15 +274,20 @@ func lines(command *shiplogv1.Command) []string {
 	if len(object) == 0 {
 		return out
 	}
+	return append(out, jsonLines(object)...)
+}
+
+// jsonLines writes JSON line by line, by what it says.
+func jsonLines(object []byte) []string {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	decoder.UseNumber()
 	var tree any
 	if err := decoder.Decode(&tree); err != nil {
-		return append(out, string(object))
+		return []string{string(object)}
 	}
 	pretty, _ := json.MarshalIndent(tree, "", "  ")
 	// Equal lines at different places of the tree must not pass for one another, so each carries where it stands.
-	return append(out, located(string(pretty))...)
+	return located(string(pretty))
 }
 
 // located puts before each line of indented JSON the keys that lead to it.

@@ -110,6 +110,58 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// What folding tells must be what the log holds: each event once, in order, with that content.
+func TestReplayProvesRolloutEvents(t *testing.T) {
+	records := recorded(t)
+	if run, err := replays(records); err != nil || run.Told < 20 {
+		t.Fatalf("%d are told again: %v", run.Told, err)
+	}
+	var events []int
+	for i, record := range records {
+		if record.Entry.GetRolloutEvent() != nil {
+			events = append(events, i)
+		}
+	}
+	middle := events[len(events)/2]
+	without := func(at int) []journal.Record {
+		return append(append([]journal.Record(nil), records[:at]...), records[at+1:]...)
+	}
+	for _, c := range []struct {
+		name    string
+		records []journal.Record
+		wants   []string
+	}{
+		{"other content", changed(records, middle, func(e *shiplogv1.Entry) {
+			e.GetRolloutEvent().Data = []byte(strings.Replace(string(e.GetRolloutEvent().GetData()), "shop-", "shop-evil-", 1))
+		}), []string{"recorded  rollout event", "decided   rollout event", "evil"}},
+		{"another type", changed(records, middle, func(e *shiplogv1.Entry) { e.GetRolloutEvent().Type = "completed" }), []string{"- completed of CloneSet"}},
+		{"one that nothing caused", changed(records, middle, func(e *shiplogv1.Entry) { e.Cause++ }), []string{"differ"}},
+		{"one that is missing", without(middle), []string{"recorded  nothing", "decided   rollout event"}},
+		{"one that comes twice", append(append([]journal.Record(nil), records[:middle+1]...), append([]journal.Record{{
+			Sequence: records[middle].Sequence, Time: records[middle].Time, Entry: records[middle].Entry,
+		}}, records[middle+1:]...)...), []string{"decided   nothing"}},
+	} {
+		_, err := replays(c.records)
+		var difference *Difference
+		if !errors.As(err, &difference) {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		for _, want := range c.wants {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is not in\n%v", c.name, want, err)
+			}
+		}
+	}
+	// A log from before there were rollout events, or that ends before its last ones are told, is proven all the same.
+	if run, err := replays(without(events[0])); err != nil || run.Told == 0 {
+		t.Errorf("without the first: %d are told again: %v", run.Told, err)
+	}
+	if run, err := replays(records[:events[len(events)-1]]); err != nil || run.Told == 0 {
+		t.Errorf("without the last: %d are told again: %v", run.Told, err)
+	}
+}
+
 func TestVerify(t *testing.T) {
 	records := recorded(t)
 	if problems := verifies(t, records); len(problems) > 0 {
