@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ Moments are ` + history.Forms + `.`,
 			return printObjects(out, found, read.output, objects, chosen.namespace == "")
 		},
 	}
-	read.bind(command, "yaml", "json")
+	read.bind(command, "yaml", "json", "wide")
 	read.bindAll(command.Flags())
 	command.Flags().StringVar(&at, "at", "", "as of this `MOMENT`; default: the end of the log")
 	command.Flags().StringVarP(&selector, "selector", "l", "", "only objects with these `LABELS`")
@@ -216,7 +217,8 @@ func printObject(out io.Writer, object *history.Object, format string, at *objec
 }
 
 func printObjects(out io.Writer, objects []*history.Object, format string, at *objectsAt, namespaces bool) error {
-	if format != "" {
+	wide := format == "wide"
+	if format != "" && !wide {
 		items := make([]json.RawMessage, len(objects))
 		for i, object := range objects {
 			items[i] = object.JSON
@@ -229,6 +231,9 @@ func printObjects(out io.Writer, objects []*history.Object, format string, at *o
 	}
 	fmt.Fprintf(out, "as of position %d, %s\n", at.sequence, at.time.Local().Format(time.DateTime))
 	head := []string{"NAME", "STATE", "IMAGES", "AGE", "POSITION"}
+	if wide {
+		head = append(head, "NODE", "LAST CHANGED BY")
+	}
 	if namespaces {
 		head = append([]string{"NAMESPACE"}, head...)
 	}
@@ -237,12 +242,22 @@ func printObjects(out io.Writer, objects []*history.Object, format string, at *o
 		state, images, created := summary(object)
 		row := []string{history.FindKind(object.Ref.Resource).Singular + "/" + object.Ref.Name, state, images,
 			narrate.Duration(at.time.Sub(created)), strconv.FormatUint(object.Sequence, 10)}
+		if wide {
+			row = append(row, nodeOf(object), narrate.Who(object.LastChange))
+		}
 		if namespaces {
 			row = append([]string{object.Ref.Namespace}, row...)
 		}
 		rows = append(rows, row)
 	}
 	return printTable(out, rows)
+}
+
+// nodeOf is the node that a Pod is bound to; "-": none.
+func nodeOf(object *history.Object) string {
+	var wire struct{ Spec struct{ NodeName string } }
+	_ = json.Unmarshal(object.JSON, &wire)
+	return cmp.Or(wire.Spec.NodeName, "-")
 }
 
 // summary is what a table shows of an object.

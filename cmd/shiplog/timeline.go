@@ -63,7 +63,7 @@ Moments are ` + history.Forms + `.`,
 			}); err != nil {
 				return err
 			}
-			view := account.View(span.From.Time, generation)
+			view := account.View(span.From, generation)
 			if len(view.Steps) == 0 {
 				return read.unknown(target)
 			}

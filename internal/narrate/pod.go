@@ -58,7 +58,7 @@ func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Ti
 	case p.Phase == string(corev1.PodSucceeded) || p.Phase == string(corev1.PodFailed):
 		return Finished, time.Time{}
 	case p.Update != nil && !inplace.Complete(p.Pod):
-		if p.cannotStart() || before == Failing {
+		if p.cannotStart() || before == Failing && !p.runs() {
 			return Failing, time.Time{}
 		}
 		return Updating, time.Time{} // whatever the containers that are being replaced do
@@ -70,7 +70,7 @@ func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Ti
 			since = restarted
 		}
 		return Ready, since.Add(time.Duration(minReady) * time.Second)
-	case p.failing(), before == Failing:
+	case p.failing(), before == Failing && !p.runs():
 		return Failing, time.Time{}
 	case before == "" || before == Starting:
 		return Starting, time.Time{}
@@ -101,6 +101,12 @@ func (p podFact) cannotStart() bool {
 	return slices.ContainsFunc(p.Statuses, func(status world.ContainerStatus) bool {
 		return slices.Contains(failures, status.State.Waiting.Reason)
 	})
+}
+
+// runs says whether all containers are ready, whatever else the Pod waits for.
+func (p podFact) runs() bool {
+	condition := p.Condition(string(corev1.ContainersReady))
+	return condition != nil && condition.Status == "True"
 }
 
 // failing says whether a container cannot start, or keeps ending with an error.
@@ -140,7 +146,11 @@ func (p podFact) trouble() string {
 			}
 			text += fmt.Sprintf(", %s", count(int(status.RestartCount), "restart"))
 		}
-		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, shortImage(status.Image, p.image(status.Name)), text))
+		image := shortImage(status.Image, p.image(status.Name))
+		if slices.Contains(failures, status.State.Waiting.Reason) {
+			image = p.image(status.Name) // it is the wanted one that cannot be started
+		}
+		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, image, text))
 	}
 	if len(out) == 0 {
 		for _, gate := range p.Gates {

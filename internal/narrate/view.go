@@ -3,6 +3,9 @@ package narrate
 import (
 	"slices"
 	"time"
+
+	"shiplog.dev/internal/history"
+	"shiplog.dev/internal/journal"
 )
 
 // View is a part of an account: one rollout, or what happened since a time.
@@ -35,11 +38,11 @@ type Sample struct {
 	reached bool // there have been as many as the floor asks for
 }
 
-// View cuts an account at a time (zero: its beginning) and to one generation (0: all).
-func (a *Account) View(since time.Time, generation int64) View {
+// View cuts an account at a moment (zero: its beginning) and to one generation (0: all).
+func (a *Account) View(since history.Moment, generation int64) View {
 	view := View{Namespace: a.Workload.Namespace, Name: a.Workload.Name}
 	for _, step := range a.Steps {
-		if !step.Time.Before(since) && (generation == 0 || step.Generation == generation) {
+		if !since.After(journal.Record{Sequence: step.Sequence, Time: step.Time}) && (generation == 0 || step.Generation == generation) {
 			view.Steps = append(view.Steps, step)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
@@ -82,7 +83,7 @@ func rollout(t testing.TB, n int) narrate.View {
 			pod(i, "v2", true)
 		}
 	}
-	return account.View(time.Time{}, 0)
+	return account.View(history.Moment{}, 0)
 }
 
 func written(t testing.TB, view narrate.View) string {

@@ -54,6 +54,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/rollout"
@@ -252,7 +253,7 @@ func (c *cluster) step(d *datadriven.TestData) string {
 	case "timeline":
 		return c.tellTimeline()
 	case "lanes":
-		return c.alias(narrate.Lanes(c.account().View(time.Time{}, 0), 100, false))
+		return c.alias(narrate.Lanes(c.account().View(history.Moment{}, 0), 100, false))
 	case "held":
 		return c.showHeld()
 	default:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
 	"shiplog.dev/internal/world"
@@ -43,7 +44,7 @@ func (c *cluster) tellWhy(pod string) string {
 
 func (c *cluster) tellTimeline() string {
 	var out strings.Builder
-	view := c.account().View(time.Time{}, 0)
+	view := c.account().View(history.Moment{}, 0)
 	for _, step := range view.Steps {
 		if step.Tick || step.Verb == world.Wake {
 			continue
