@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type connection struct {
 	durability  string
 	retention   time.Duration
 	maxLogBytes string
+	calloutKey  string
 	logFormat   string
 	verbose     bool
 }
@@ -101,11 +103,24 @@ func (c *connection) rest(ctx context.Context) (*rest.Config, string, error) {
 	return config, string(namespace.UID), nil
 }
 
+// bindCallout says by which key an external server knows who may let node agents in.
+func (c *connection) bindCallout(flags *pflag.FlagSet) {
+	flags.StringVar(&c.calloutKey, "nats-callout-key", "", "`FILE` with the seed of the account key that an external NATS server's auth_callout names as its issuer: node\n"+
+		"agents are let in by this process")
+}
+
 // open opens the log for a service.
-func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog.Logger) (journal.Journal, error) {
+func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog.Logger, refused func(string)) (journal.Journal, error) {
 	options := journal.Options{
 		URL: c.natsURL, Cluster: c.cluster, ClusterUID: clusterUID, Durability: journal.Durability(c.durability),
-		Retention: c.retention, Log: logger.With().Str("service", "log").Logger(),
+		Retention: c.retention, Log: logger.With().Str("service", "log").Logger(), Refused: refused,
+	}
+	if c.calloutKey != "" {
+		seed, err := os.ReadFile(c.calloutKey)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--nats-callout-key: %w", err)}
+		}
+		options.CalloutSeed = bytes.TrimSpace(seed)
 	}
 	limit, err := resource.ParseQuantity(c.maxLogBytes)
 	if err != nil {

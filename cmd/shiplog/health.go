@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,15 @@ func (h *health) metrics(service string) prometheus.Registerer {
 	defer h.mu.Unlock()
 	h.registries[service] = registry
 	return registry
+}
+
+// refusals counts what the log's server refuses its clients.
+func (h *health) refusals() func(what string) {
+	count := promauto.With(h.registries[""]).NewCounterVec(prometheus.CounterOpts{
+		Name: "shiplog_log_refused_total",
+		Help: "What clients of the log were refused: connect (nobody knows who it is); of an embedded server also publish and subscribe (it tried what it may not).",
+	}, []string{"what"})
+	return func(what string) { count.WithLabelValues(what).Inc() }
 }
 
 // Gather collects the metrics of all services.

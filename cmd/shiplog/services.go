@@ -16,6 +16,7 @@ import (
 	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/executor"
+	"shiplog.dev/services/executor/identity"
 	"shiplog.dev/services/planner"
 	"shiplog.dev/services/watcher"
 )
@@ -29,6 +30,8 @@ type surroundings struct {
 	health   *health
 	gates    gate.Set
 	settings map[string]int64
+	// agents says how the executor knows the agents of nodes.
+	agents identity.Options
 }
 
 // service is one of the parts of Shiplog.
@@ -64,7 +67,7 @@ var executorService = service{
 answers the API server's webhooks: conversion between versions, defaults, and refusals of what cannot work.`,
 	run: func(ctx context.Context, s surroundings) error {
 		return executor.Run(ctx, executor.Options{
-			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("executor"), Version: version(),
+			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("executor"), Version: version(), Agents: s.agents,
 		})
 	},
 }
@@ -118,6 +121,7 @@ func serviceCommand(one service) *cobra.Command {
 	var listen string
 	var features features
 	var admission admission
+	var agents agents
 	admits := one.name == executorService.name
 	command := &cobra.Command{
 		Use: one.name, Short: one.short, Long: one.long, Args: noArguments,
@@ -135,7 +139,8 @@ func serviceCommand(one service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, err := connect.open(ctx, uid, logger)
+			health := newHealth()
+			log, err := connect.open(ctx, uid, logger, health.refusals())
 			if err != nil {
 				return err
 			}
@@ -144,7 +149,11 @@ func serviceCommand(one service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			around := surroundings{config, log, logger, nil, newHealth(), gates, features.settings.Numbers()}
+			known, err := agents.options()
+			if err != nil {
+				return err
+			}
+			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers(), known}
 			services := []service{one}
 			if admits && admission.listen != listenOff {
 				hook, err := admission.open(ctx, around, nil)
@@ -163,6 +172,8 @@ func serviceCommand(one service) *cobra.Command {
 	features.bind(command.Flags())
 	if admits {
 		admission.bind(command.Flags())
+		agents.bind(command.Flags())
+		connect.bindCallout(command.Flags())
 	}
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	return command

@@ -24,7 +24,8 @@ func up() *cobra.Command {
 	var admission admission
 	var listen string
 	var profiling bool
-	var agents []string
+	var nodeagents []string
+	var agents agents
 	var pulls int
 	command := &cobra.Command{
 		Use: "up", Short: "Run all services in one process", Args: noArguments,
@@ -63,7 +64,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err != nil {
 				return err
 			}
-			nodes, err := nodesOf("--nodeagent", agents)
+			nodes, err := nodesOf("--nodeagent", nodeagents)
 			if err != nil {
 				return err
 			}
@@ -74,7 +75,13 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err := os.MkdirAll(connect.stateDir, 0o700); err != nil {
 				return fmt.Errorf("create the state directory: %w", err)
 			}
-			log, err := connect.open(ctx, uid, logger)
+			known, err := agents.options()
+			if err != nil {
+				return err
+			}
+			health := newHealth()
+			health.profiling = profiling
+			log, err := connect.open(ctx, uid, logger, health.refusals())
 			if err != nil {
 				if errors.Is(err, journal.ErrOtherCluster) {
 					return fmt.Errorf("%w; give another --state-dir or --cluster", err)
@@ -85,9 +92,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err := connect.announceLog(ctx, log); err != nil {
 				return err
 			}
-			health := newHealth()
-			health.profiling = profiling
-			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers()}
+			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers(), known}
 			if admission.listen == listenOff {
 				return usageError{fmt.Errorf("--webhook-listen %s: nobody else would convert between versions", listenOff)}
 			}
@@ -122,8 +127,10 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 	flags.StringVar(&connect.natsListen, "nats-listen", "127.0.0.1:0", "`ADDRESS` at which the embedded log can be reached by tools and dashboards; empty: none")
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	flags.BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
-	flags.StringArrayVar(&agents, "nodeagent", nil, "run the agent of a node too, given as `NAME=unix:///path` of its container runtime; repeatable")
+	flags.StringArrayVar(&nodeagents, "nodeagent", nil, "run the agent of a node too, given as `NAME=unix:///path` of its container runtime; repeatable")
 	bindPulls(flags, &pulls)
+	agents.bind(flags)
+	connect.bindCallout(flags)
 	local.bind(flags)
 	return command
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"golang.org/x/sync/semaphore"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -40,8 +42,14 @@ type logStream struct {
 	options Options
 	name    string
 	server  *embedded // nil for an external server
-	stream  jetstream.Stream
-	views   jetstream.ObjectStore
+	// issuer signs what the servers are told of agents; nil: this process lets none in.
+	issuer nkeys.KeyPair
+	// who identifies agents; nil: nobody does.
+	who atomic.Pointer[func(context.Context, Proof) (Identity, error)]
+	// joined holds the nodes whose agents joined in this process, by their keys.
+	joined sync.Map
+	stream jetstream.Stream
+	views  jetstream.ObjectStore
 
 	// inflight bounds what has been published and not acknowledged; see flightBytes.
 	inflight *semaphore.Weighted
@@ -102,19 +110,30 @@ func (j *logStream) open(ctx context.Context) (err error) {
 	return j.patiently(ctx, "open the compacted views of "+j.name, j.openViews)
 }
 
-func (j *logStream) connect() error {
+func (j *logStream) connect() (err error) {
 	url := j.options.URL
 	var own []nats.Option
+	if len(j.options.CalloutSeed) > 0 {
+		if j.issuer, err = nkeys.FromSeed(j.options.CalloutSeed); err != nil {
+			return fmt.Errorf("read the key by which agents are let in: %w", err)
+		}
+	}
 	if url == "" {
 		s, err := startServer(j.options)
 		if err != nil {
 			return err
 		}
-		j.server = s
-		own = append(own, nats.InProcessServer(s), nats.Token(s.token))
+		j.server, j.issuer = s, s.issuer
+		own = append(own, nats.InProcessServer(s), nats.UserInfo(embeddedUser, s.token))
 	}
 	if err := j.dial(url, j.options.Log, own...); err != nil {
 		return fmt.Errorf("open the log at %s: %w", url, err)
+	}
+	if j.issuer == nil {
+		return nil
+	}
+	if err := j.answerCallouts(); err != nil {
+		return fmt.Errorf("let agents into the log at %s: %w", url, err)
 	}
 	return nil
 }

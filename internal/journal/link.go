@@ -15,6 +15,8 @@ import (
 type link struct {
 	nc *nats.Conn
 	js jetstream.JetStream
+	// api stands for $JS.API; empty: that itself.
+	api string
 	// patience is how long one call tries.
 	patience time.Duration
 	// closing ends when the link is let go of.
@@ -45,10 +47,16 @@ func (l *link) dial(url string, log zerolog.Logger, own ...nats.Option) (err err
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	l.js, err = jetstream.New(l.nc,
-		jetstream.WithPublishAsyncMaxPending(2*flightBytes/flightLeast),
+	options := []jetstream.JetStreamOpt{
+		jetstream.WithPublishAsyncMaxPending(2 * flightBytes / flightLeast),
 		jetstream.WithPublishAsyncTimeout(answerWait),
-		jetstream.WithDefaultTimeout(answerWait))
+		jetstream.WithDefaultTimeout(answerWait),
+	}
+	if l.api != "" {
+		l.js, err = jetstream.NewWithAPIPrefix(l.nc, l.api, options...)
+	} else {
+		l.js, err = jetstream.New(l.nc, options...)
+	}
 	return err
 }
 

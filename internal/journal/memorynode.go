@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,12 @@ import (
 )
 
 func (m *Memory) Join(_ context.Context, node string) (Node, error) { return &memoryNode{m, node}, nil }
+
+// Identify: in memory nobody connects.
+func (m *Memory) Identify(ctx context.Context, _ func(context.Context, Proof) (Identity, error)) error {
+	<-ctx.Done()
+	return nil
+}
 
 // Admit: in memory everybody is.
 func (m *Memory) Admit(context.Context, string) error { return nil }
@@ -117,15 +124,28 @@ func (n *memoryNode) Say(ctx context.Context, word *shiplogv1.Entry) (Said, erro
 	if err != nil {
 		return Said{}, fmt.Errorf("encode a word: %w", err)
 	}
-	return n.request(ctx, verbWord, data)
+	a, err := n.request(ctx, partSay, verbWord, data)
+	return a.Said, err
 }
 
 func (n *memoryNode) Alive(ctx context.Context) (uint64, error) {
-	said, err := n.request(ctx, verbAlive, nil)
-	return said.Sequence, err
+	a, err := n.request(ctx, partSay, verbAlive, nil)
+	return a.Sequence, err
 }
 
-func (n *memoryNode) request(ctx context.Context, verb string, data []byte) (Said, error) {
+func (n *memoryNode) Credentials(ctx context.Context, request CredentialsRequest) (SealedCredentials, error) {
+	data, err := json.Marshal(request)
+	if err != nil {
+		return SealedCredentials{}, fmt.Errorf("encode a question: %w", err)
+	}
+	a, err := n.request(ctx, partAsk, verbCredentials, data)
+	if err != nil || a.Credentials == nil {
+		return SealedCredentials{}, err
+	}
+	return *a.Credentials, nil
+}
+
+func (n *memoryNode) request(ctx context.Context, part, verb string, data []byte) (answer, error) {
 	n.m.mu.Lock()
 	err := n.m.reachable(ctx)
 	intakes := slices.Clone(n.m.intakes)
@@ -137,18 +157,18 @@ func (n *memoryNode) request(ctx context.Context, verb string, data []byte) (Sai
 	}
 	n.m.mu.Unlock()
 	if err != nil {
-		return Said{}, fmt.Errorf("say something of node %s: %w", n.node, err)
+		return answer{}, fmt.Errorf("say something of node %s: %w", n.node, err)
 	}
 	if verb == verbAlive {
 		for _, intake := range intakes {
 			intake.Heard(n.node)
 		}
 	}
-	said, err := intakes[0].answer(ctx, n.node, verb, data).said()
-	if err != nil {
-		return Said{}, fmt.Errorf("say something of node %s: %w", n.node, err)
+	a := intakes[0].answer(ctx, n.node, part, verb, data)
+	if err := a.err(); err != nil {
+		return answer{}, fmt.Errorf("say something of node %s: %w", n.node, err)
 	}
-	return said, nil
+	return a, nil
 }
 
 func (n *memoryNode) Close() error { return nil }

@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"google.golang.org/protobuf/proto"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -34,7 +38,28 @@ type Node interface {
 	// Alive says that the agent lives, and returns the sequence of the newest fact about its node's runtime (0: none). Errors:
 	// those of Say.
 	Alive(ctx context.Context) (uint64, error)
+	// Credentials asks for what the Secrets of a command to pull an image hold for it, sealed so that only the asker can read
+	// it. Errors: those of Say.
+	Credentials(ctx context.Context, request CredentialsRequest) (SealedCredentials, error)
 	Close() error
+}
+
+// CredentialsRequest is an agent's question for the credentials of one pull.
+type CredentialsRequest struct {
+	// Command is the sequence of the command to pull.
+	Command uint64 `json:"command"`
+	// Key is the public half of a curve key (nkeys) of which only the asker has the other half.
+	Key string `json:"key"`
+}
+
+// SealedCredentials answer it.
+type SealedCredentials struct {
+	// Sealed is sealed from the curve key Sender to that of the question.
+	Sealed []byte `json:"sealed,omitempty"`
+	Sender string `json:"sender,omitempty"`
+	// Missing are Secrets that do not exist, Malformed those that cannot be read, each NAMESPACE/NAME.
+	Missing   []string `json:"missing,omitempty"`
+	Malformed []string `json:"malformed,omitempty"`
 }
 
 // Said is the intake's answer to a word.
@@ -51,6 +76,9 @@ type Nodes interface {
 	Join(ctx context.Context, node string) (Node, error)
 	// Admit lets the agent of a node take its commands.
 	Admit(ctx context.Context, node string) error
+	// Identify lets agents connect that who knows, until ctx ends, and then returns nil. Errors of who: ErrRefused, or that it cannot
+	// be told now. Errors: ErrUnavailable.
+	Identify(ctx context.Context, who func(context.Context, Proof) (Identity, error)) error
 	// Hear hands what agents say to an intake, until ctx ends, and then returns nil. Intakes share the words. Errors:
 	// ErrUnavailable.
 	Hear(ctx context.Context, intake Intake) error
@@ -75,15 +103,19 @@ type Intake struct {
 	Word func(ctx context.Context, node string, word *shiplogv1.Entry) (Said, error)
 	// Alive answers the sign of life of an agent with the sequence of the newest fact about its node's runtime.
 	Alive func(ctx context.Context, node string) (uint64, error)
+	// Credentials answers an agent's question; nil: no Secret is read.
+	Credentials func(ctx context.Context, node string, request CredentialsRequest) (SealedCredentials, error)
 	// Heard is told of every sign of life, whoever answers it.
 	Heard func(node string)
 }
 
 const (
-	// What an agent says is asked of the intake at node.NODE.say.VERB, which the log does not hold.
-	partSay   = "say"
-	verbWord  = "word"
-	verbAlive = "alive"
+	// What an agent says, or asks, the intake hears at node.NODE.say.VERB and node.NODE.ask.VERB, which the log does not hold.
+	partSay         = "say"
+	verbWord        = "word"
+	verbAlive       = "alive"
+	partAsk         = "ask"
+	verbCredentials = "credentials"
 
 	// maxCalls is how many commands for nodes are open at once.
 	maxCalls = 1 << 16
@@ -105,45 +137,56 @@ const (
 // answer is how an intake answers an agent: JSON.
 type answer struct {
 	Said
-	// Refused and Busy say why the word was not taken: for good, or for now.
+	Credentials *SealedCredentials `json:"credentials,omitempty"`
+	// Refused and Busy say why there is no other answer: for good, or for now.
 	Refused string `json:"refused,omitempty"`
 	Busy    string `json:"busy,omitempty"`
 }
 
-func (a answer) said() (Said, error) {
+func (a answer) err() error {
 	switch {
 	case a.Refused != "":
-		return Said{}, fmt.Errorf("%w: %s", ErrRefused, a.Refused)
+		return fmt.Errorf("%w: %s", ErrRefused, a.Refused)
 	case a.Busy != "":
-		return Said{}, fmt.Errorf("%w: the intake says: %s", ErrUnavailable, a.Busy)
+		return fmt.Errorf("%w: the intake says: %s", ErrUnavailable, a.Busy)
 	}
-	return a.Said, nil
+	return nil
 }
 
-func answerOf(said Said, err error) answer {
+// or returns the answer unless there was an error, and then one that says so.
+func (a answer) or(err error) answer {
 	switch {
 	case errors.Is(err, ErrRefused):
 		return answer{Refused: err.Error()}
 	case err != nil:
-		return answer{Busy: "the log does not take it now"}
+		return answer{Busy: "it cannot be done now"}
 	}
-	return answer{Said: said}
+	return a
 }
 
-// answer lets the intake answer what the agent of a node says.
-func (i Intake) answer(ctx context.Context, node, verb string, data []byte) answer {
-	switch verb {
-	case verbWord:
+// answer lets the intake answer what the agent of a node says or asks.
+func (i Intake) answer(ctx context.Context, node, part, verb string, data []byte) answer {
+	refuse := func(why string) answer { return answer{}.or(fmt.Errorf("%w: %s", ErrRefused, why)) }
+	switch {
+	case part == partSay && verb == verbWord:
 		word := new(shiplogv1.Entry)
 		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, word); err != nil {
-			return answerOf(Said{}, fmt.Errorf("%w: it is no entry", ErrRefused))
+			return refuse("it is no entry")
 		}
-		return answerOf(i.Word(ctx, node, word))
-	case verbAlive:
+		said, err := i.Word(ctx, node, word)
+		return answer{Said: said}.or(err)
+	case part == partSay && verb == verbAlive:
 		newest, err := i.Alive(ctx, node)
-		return answerOf(Said{Sequence: newest}, err)
+		return answer{Said: Said{Sequence: newest}}.or(err)
+	case part == partAsk && verb == verbCredentials && i.Credentials != nil:
+		var request CredentialsRequest
+		if err := json.Unmarshal(data, &request); err != nil {
+			return refuse("it is no question")
+		}
+		sealed, err := i.Credentials(ctx, node, request)
+		return answer{Credentials: &sealed}.or(err)
 	}
-	return answerOf(Said{}, fmt.Errorf("%w: nobody knows %q", ErrRefused, verb))
+	return refuse("nobody knows " + verb)
 }
 
 // nodeConsumer is the name under which the agent of a node takes its commands.
@@ -185,31 +228,33 @@ func (j *logStream) Hear(ctx context.Context, intake Intake) error {
 	for range hearingLimit {
 		slots <- struct{}{}
 	}
-	say := j.subject(spaceNode + ".*." + partSay + ".")
-	words, err := j.nc.QueueSubscribe(say+"*", intakeQueue, func(msg *nats.Msg) {
-		node, verb, err := said(msg.Subject)
-		if err != nil {
-			return // nobody who may say it says it so
-		}
-		<-slots
-		go func() {
-			defer func() { slots <- struct{}{} }()
-			ctx, cancel := context.WithTimeout(ctx, sayWait)
-			defer cancel()
-			if data, err := json.Marshal(intake.answer(ctx, node, verb, msg.Data)); err == nil {
-				_ = msg.Respond(data) // an answer that is lost is asked for again
+	agents := j.subject(spaceNode + ".*.")
+	for _, part := range []string{partSay, partAsk} {
+		words, err := j.nc.QueueSubscribe(agents+part+".*", intakeQueue, func(msg *nats.Msg) {
+			node, part, verb, err := said(msg.Subject)
+			if err != nil || strings.HasPrefix(msg.Reply, root+".") {
+				return // nobody who may say it says it so, or wants an answer among the entries
 			}
-		}()
-	})
-	if err != nil {
-		return fail(err)
+			<-slots
+			go func() {
+				defer func() { slots <- struct{}{} }()
+				ctx, cancel := context.WithTimeout(ctx, sayWait)
+				defer cancel()
+				if data, err := json.Marshal(intake.answer(ctx, node, part, verb, msg.Data)); err == nil {
+					_ = msg.Respond(data) // an answer that is lost is asked for again
+				}
+			}()
+		})
+		if err != nil {
+			return fail(err)
+		}
+		defer words.Unsubscribe()
+		if err := words.SetPendingLimits(hearingMessages, hearingBytes); err != nil {
+			return fail(err)
+		}
 	}
-	defer words.Unsubscribe()
-	if err := words.SetPendingLimits(hearingMessages, hearingBytes); err != nil {
-		return fail(err)
-	}
-	lives, err := j.nc.Subscribe(say+verbAlive, func(msg *nats.Msg) {
-		if node, _, err := said(msg.Subject); err == nil {
+	lives, err := j.nc.Subscribe(agents+partSay+"."+verbAlive, func(msg *nats.Msg) {
+		if node, _, _, err := said(msg.Subject); err == nil {
 			intake.Heard(node)
 		}
 	})
@@ -225,14 +270,14 @@ func (j *logStream) Hear(ctx context.Context, intake Intake) error {
 	}
 }
 
-// said returns who says what by a subject shiplog.CLUSTER.node.NODE.say.VERB.
-func said(subject string) (node, verb string, err error) {
+// said returns who says or asks what by a subject shiplog.CLUSTER.node.NODE.PART.VERB.
+func said(subject string) (node, part, verb string, err error) {
 	tokens := splitSubject(subject)
 	if len(tokens) != 6 {
-		return "", "", fmt.Errorf("subject %q: six tokens expected", subject)
+		return "", "", "", fmt.Errorf("subject %q: six tokens expected", subject)
 	}
 	node, err = decodeToken(tokens[3])
-	return node, tokens[5], err
+	return node, tokens[4], tokens[5], err
 }
 
 func (j *logStream) At(ctx context.Context, sequence uint64) (*Record, error) {
@@ -330,31 +375,93 @@ func sequenceOf(record *Record) uint64 {
 	return record.Sequence
 }
 
-// Join connects anew: an agent is somebody else, in this process too.
-func (j *logStream) Join(ctx context.Context, node string) (Node, error) {
-	var own []nats.Option
-	if j.server != nil {
-		own = append(own, nats.InProcessServer(j.server), nats.Token(j.server.token))
+// Join connects anew: an agent is somebody else, in this process too, with a key made for it. Only of an external server that does not
+// ask this process who agents are it uses the connection's own name and password.
+func (j *logStream) Join(_ context.Context, node string) (Node, error) {
+	if j.issuer == nil {
+		return join(j.options, node, "")
 	}
-	return join(j.options, node, own...)
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("make a key for the agent of node %s: %w", node, err)
+	}
+	public, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("make a key for the agent of node %s: %w", node, err)
+	}
+	j.joined.Store(public, node)
+	own := []nats.Option{nats.Nkey(public, key.Sign)}
+	if j.server != nil {
+		own = append(own, nats.InProcessServer(j.server))
+	}
+	o := j.options
+	o.URL = anonymous(o.URL)
+	return join(o, node, agentAPI(o.Cluster), own...)
+}
+
+// anonymous returns addresses without names and passwords.
+func anonymous(addresses string) string {
+	out := strings.Split(addresses, ",")
+	for i, one := range out {
+		if address, err := url.Parse(strings.TrimSpace(one)); err == nil && address.User != nil {
+			address.User = nil
+			out[i] = address.String()
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// Credential is what an agent proves with who it is. At most one is set; neither: the server asks nobody who it is.
+type Credential struct {
+	// TokenFile holds the token that the kubelet keeps fresh. It is read at each connection.
+	TokenFile string
+	// Seed is that of a user's key.
+	Seed []byte
 }
 
 // OpenNode opens the log at options.URL as the agent of a node has it. It waits neither for the server nor for an intake.
-func OpenNode(_ context.Context, options Options, node string) (Node, error) {
+func OpenNode(_ context.Context, options Options, node string, credential Credential) (Node, error) {
 	o, err := options.complete()
 	if err != nil {
 		return nil, err
 	}
-	return join(o, node, nats.RetryOnFailedConnect(true))
+	own := []nats.Option{nats.RetryOnFailedConnect(true)}
+	api := agentAPI(o.Cluster)
+	switch {
+	case len(credential.Seed) > 0:
+		key, err := nkeys.FromSeed(credential.Seed)
+		if err != nil {
+			return nil, fmt.Errorf("read the key of the agent of node %s: %w", node, err)
+		}
+		public, err := key.PublicKey()
+		if err != nil || !nkeys.IsValidPublicUserKey(public) {
+			return nil, fmt.Errorf("read the key of the agent of node %s: it is not the seed of a user's key", node)
+		}
+		own = append(own, nats.Nkey(public, key.Sign))
+	case credential.TokenFile != "":
+		own = append(own, nats.TokenHandler(func() string {
+			token, err := os.ReadFile(credential.TokenFile)
+			if err != nil {
+				o.Log.Warn().Err(err).Msg("the token that says which node this is cannot be read")
+			}
+			return strings.TrimSpace(string(token))
+		}))
+	default:
+		api = ""
+	}
+	return join(o, node, api, own...)
 }
 
-func join(o Options, node string, own ...nats.Option) (Node, error) {
-	n := &nodeLink{link: link{patience: o.Patience}, stream: streamName(o.Cluster), node: node,
-		say: root + "." + encodeToken(o.Cluster) + "." + spaceNode + "." + encodeToken(node) + "." + partSay + "."}
+// join connects as the agent of a node. The API of JetStream is at api; empty: where it is by default.
+func join(o Options, node, api string, own ...nats.Option) (Node, error) {
+	n := &nodeLink{link: link{patience: o.Patience, api: api}, stream: streamName(o.Cluster), node: node,
+		own: root + "." + encodeToken(o.Cluster) + "." + spaceNode + "." + encodeToken(node) + "."}
 	n.closing, n.end = context.WithCancel(context.Background())
+	own = append(own, nats.Name("shiplog nodeagent "+node), nats.CustomInboxPrefix(agentInbox(o.Cluster, node)),
+		nats.IgnoreAuthErrorAbort()) // who is not let in now may be later: the token changes, executors come and go
 	if err := n.dial(o.URL, o.Log, own...); err != nil {
 		n.end()
-		return nil, fmt.Errorf("open the log at %s as the agent of node %s: %w", o.URL, node, err)
+		return nil, fmt.Errorf("open the log at %s as the agent of node %s: %w", anonymous(o.URL), node, err)
 	}
 	return n, nil
 }
@@ -362,8 +469,10 @@ func join(o Options, node string, own ...nats.Option) (Node, error) {
 // nodeLink is a Node over NATS.
 type nodeLink struct {
 	link
-	stream, node, say string
-	end               context.CancelFunc
+	stream, node string
+	// own is the beginning of all subjects of the node.
+	own string
+	end context.CancelFunc
 }
 
 func (n *nodeLink) Commands(ctx context.Context) (Work, error) {
@@ -380,24 +489,37 @@ func (n *nodeLink) Say(ctx context.Context, word *shiplogv1.Entry) (Said, error)
 	if err != nil {
 		return Said{}, fmt.Errorf("encode a word: %w", err)
 	}
-	return n.request(ctx, verbWord, data)
+	a, err := n.request(ctx, partSay, verbWord, data)
+	return a.Said, err
 }
 
 func (n *nodeLink) Alive(ctx context.Context) (uint64, error) {
-	said, err := n.request(ctx, verbAlive, nil)
-	return said.Sequence, err
+	a, err := n.request(ctx, partSay, verbAlive, nil)
+	return a.Sequence, err
 }
 
-func (n *nodeLink) request(ctx context.Context, verb string, data []byte) (Said, error) {
-	fail := func(err error) (Said, error) {
-		return Said{}, fmt.Errorf("say something of node %s: %w", n.node, err)
+func (n *nodeLink) Credentials(ctx context.Context, request CredentialsRequest) (SealedCredentials, error) {
+	data, err := json.Marshal(request)
+	if err != nil {
+		return SealedCredentials{}, fmt.Errorf("encode a question: %w", err)
+	}
+	a, err := n.request(ctx, partAsk, verbCredentials, data)
+	if err != nil || a.Credentials == nil {
+		return SealedCredentials{}, err
+	}
+	return *a.Credentials, nil
+}
+
+func (n *nodeLink) request(ctx context.Context, part, verb string, data []byte) (answer, error) {
+	fail := func(err error) (answer, error) {
+		return answer{}, fmt.Errorf("say something of node %s: %w", n.node, err)
 	}
 	if limit := n.nc.MaxPayload(); limit > 0 && int64(len(data)) > limit {
 		return fail(fmt.Errorf("%w: %d bytes, the server takes %d", ErrTooLarge, len(data), limit))
 	}
 	asked, cancel := context.WithTimeout(ctx, sayWait)
 	defer cancel()
-	reply, err := n.nc.RequestWithContext(asked, n.say+verb, data)
+	reply, err := n.nc.RequestWithContext(asked, n.own+part+"."+verb, data)
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrUnavailable, err))
 	}
@@ -405,11 +527,10 @@ func (n *nodeLink) request(ctx context.Context, verb string, data []byte) (Said,
 	if err := json.Unmarshal(reply.Data, &a); err != nil {
 		return fail(fmt.Errorf("%w: the answer is none", ErrUnavailable))
 	}
-	s, err := a.said()
-	if err != nil {
+	if err := a.err(); err != nil {
 		return fail(err)
 	}
-	return s, nil
+	return a, nil
 }
 
 func (n *nodeLink) Close() error {

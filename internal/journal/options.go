@@ -51,6 +51,13 @@ type Options struct {
 	// Shards over which commands are spread; default 1.
 	Shards uint32
 
+	// CalloutSeed is the seed of the account key by which an external server's callout knows who may let agents in; empty: this
+	// process lets none in. An embedded server has a key of its own.
+	CalloutSeed []byte
+	// Refused is told when a client is not let in ("connect"), or, where the server is embedded, tries what it may not ("publish",
+	// "subscribe"); nil: nobody is.
+	Refused func(what string)
+
 	// Patience is how long one call tries before it gives up with ErrUnavailable; default 10 s.
 	Patience time.Duration
 	// Log takes what the log, and an embedded server, have to say; the zero value says nothing.

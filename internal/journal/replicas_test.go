@@ -31,7 +31,7 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes, MaxPayload: embeddedPayload,
 		})
 		check(t, err)
-		s.SetLoggerV2(serverLog{testLog(t)}, false, false, false)
+		s.SetLoggerV2(serverLog{log: testLog(t)}, false, false, false)
 		s.Start()
 		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 		servers = append(servers, s)

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
 	"github.com/rs/zerolog"
 )
 
@@ -33,10 +35,14 @@ const (
 // never writes again: another one takes its place when there is room, and clients come back to that.
 type embedded struct {
 	options server.Options
-	log     zerolog.Logger
+	// cluster is the token in the subjects that agents use.
+	cluster string
+	log     serverLog
 	lock    *os.File
-	// token is what a client must show. Whoever learns it may do all that we may.
+	// token is the password of embeddedUser. Whoever learns it may do all that we may.
 	token string
+	// issuer signs what the server is told of agents.
+	issuer nkeys.KeyPair
 	// listens is the address for other clients; empty: there is none.
 	listens string
 
@@ -46,6 +52,9 @@ type embedded struct {
 	end     func() // closes ended, once
 	examine sync.WaitGroup
 }
+
+// embeddedUser is everybody but the agents.
+const embeddedUser = "shiplog"
 
 func startServer(o Options) (*embedded, error) {
 	fail := func(err error) (*embedded, error) {
@@ -87,12 +96,13 @@ func startServer(o Options) (*embedded, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if so.Authorization, err = clientToken(filepath.Join(o.Directory, "token")); err != nil {
+	e := &embedded{cluster: o.Cluster, log: serverLog{o.Log.With().Str("part", "nats").Logger(), o.Refused}, lock: lock, ended: make(chan struct{})}
+	e.end = sync.OnceFunc(func() { close(e.ended) })
+	if err := e.guard(so); err != nil {
 		lock.Close()
 		return fail(err)
 	}
-	e := &embedded{options: *so, log: o.Log.With().Str("part", "nats").Logger(), lock: lock, token: so.Authorization, ended: make(chan struct{})}
-	e.end = sync.OnceFunc(func() { close(e.ended) })
+	e.options = *so
 	if err := e.start(); err != nil {
 		lock.Close()
 		return fail(err)
@@ -111,12 +121,16 @@ func (e *embedded) start() error {
 	if err != nil {
 		return err
 	}
-	s.SetLoggerV2(serverLog{e.log}, e.log.GetLevel() <= zerolog.DebugLevel, false, false)
+	s.SetLoggerV2(e.log, e.log.log.GetLevel() <= zerolog.DebugLevel, false, false)
 	s.Start()
-	if !s.ReadyForConnections(serverStart) || !s.JetStreamEnabled() {
+	err = fmt.Errorf("%w: it was not ready after %s", ErrUnavailable, serverStart)
+	if s.ReadyForConnections(serverStart) && s.JetStreamEnabled() {
+		err = letAgentsIn(s, e.cluster)
+	}
+	if err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return fmt.Errorf("%w: it was not ready after %s", ErrUnavailable, serverStart)
+		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -158,7 +172,7 @@ func (e *embedded) examineAlways() {
 				continue
 			}
 			if !said {
-				e.log.Error().Str("error", why).Str("directory", e.options.StoreDir).
+				e.log.log.Error().Str("error", why).Str("directory", e.options.StoreDir).
 					Msg("the log cannot write and takes nothing; it goes on when the disk has room")
 				said = true
 			}
@@ -168,10 +182,10 @@ func (e *embedded) examineAlways() {
 			e.retire()
 		}
 		if err := e.start(); err != nil {
-			e.log.Error().Err(err).Msg("cannot start the log's server anew; trying again")
+			e.log.log.Error().Err(err).Msg("cannot start the log's server anew; trying again")
 			continue
 		}
-		e.log.Info().Msg("the log's server was started anew")
+		e.log.log.Info().Msg("the log's server was started anew")
 	}
 }
 
@@ -206,6 +220,25 @@ func (e *embedded) retire() {
 	}
 }
 
+// guard has the server let in who knows the token; of everybody else it asks, by a callout, who that is.
+func (e *embedded) guard(so *server.Options) (err error) {
+	if e.token, err = clientToken(filepath.Join(so.StoreDir, "token")); err != nil {
+		return err
+	}
+	if e.issuer, err = nkeys.CreateAccount(); err != nil {
+		return err
+	}
+	issuer, err := e.issuer.PublicKey()
+	if err != nil {
+		return err
+	}
+	so.Username, so.Password = embeddedUser, e.token
+	so.AuthCallout = &server.AuthCallout{Issuer: issuer, Account: server.DEFAULT_GLOBAL_ACCOUNT, AuthUsers: []string{embeddedUser}}
+	so.AlwaysEnableNonce = true
+	so.AuthTimeout = (identifyWait + time.Second).Seconds()
+	return nil
+}
+
 // clientToken returns the token kept in a file, made at first use. It stays, so that clients come back after a restart.
 func clientToken(path string) (string, error) {
 	held, err := os.ReadFile(path)
@@ -221,7 +254,7 @@ func clientToken(path string) (string, error) {
 
 // address is the URL at which others reach the server, token included.
 func (e *embedded) address() string {
-	return (&url.URL{Scheme: "nats", User: url.User(e.token), Host: e.listens}).String()
+	return (&url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, e.token), Host: e.listens}).String()
 }
 
 // stop ends the server and lets another process have the directory.
@@ -233,11 +266,26 @@ func (e *embedded) stop() {
 }
 
 // serverLog gives the server's lines to zerolog. What the server notices routinely is detail to us.
-type serverLog struct{ log zerolog.Logger }
+type serverLog struct {
+	log zerolog.Logger
+	// refused is told when a client tries what it may not; may be nil.
+	refused func(what string)
+}
 
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
 func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn().Msgf(format, v...) }
-func (l serverLog) Errorf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
-func (l serverLog) Debugf(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
-func (l serverLog) Tracef(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
+func (l serverLog) Errorf(format string, v ...any) {
+	line := fmt.Sprintf(format, v...)
+	if l.refused != nil {
+		switch {
+		case strings.Contains(line, "Publish Violation"):
+			l.refused("publish")
+		case strings.Contains(line, "Subscription Violation"):
+			l.refused("subscribe")
+		}
+	}
+	l.log.Error().Msg(line)
+}
+func (l serverLog) Fatalf(format string, v ...any) { l.log.Error().Msgf(format, v...) }
+func (l serverLog) Debugf(format string, v ...any) { l.log.Trace().Msgf(format, v...) }
+func (l serverLog) Tracef(format string, v ...any) { l.log.Trace().Msgf(format, v...) }

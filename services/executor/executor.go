@@ -18,6 +18,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/identity"
 	"shiplog.dev/services/executor/intake"
 	"shiplog.dev/services/executor/kubeevent"
 )
@@ -32,7 +33,7 @@ const (
 	appendWithin = 30 * time.Second
 )
 
-// Options of Run. All but Registry and Version are required.
+// Options of Run. All but Registry, Version, Agents and Clock are required.
 type Options struct {
 	Config  *rest.Config
 	Journal journal.Journal
@@ -43,6 +44,8 @@ type Options struct {
 	Writer string
 	// Version of the program.
 	Version string
+	// Agents says how the agents of nodes are known.
+	Agents identity.Options
 	// Clock by which commands are given up and tried again; nil: the machine's.
 	Clock Clock
 }
@@ -62,8 +65,14 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
+	options.Agents.Config, options.Agents.Registry = options.Config, options.Registry
+	agents, err := identity.New(options.Agents)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.run(ctx) })
+	group.Go(func() error { return options.Journal.Identify(ctx, agents.Identify) })
 	group.Go(func() error {
 		return kubeevent.Run(ctx, kubeevent.Options{
 			Config: options.Config, Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer,
