@@ -14,10 +14,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/credentials"
 	"shiplog.dev/services/executor/identity"
 	"shiplog.dev/services/executor/intake"
 	"shiplog.dev/services/executor/kubeevent"
@@ -70,6 +72,11 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
+	secrets, err := kubernetes.NewForConfig(options.Config)
+	if err != nil {
+		return fmt.Errorf("set up the reading of pull secrets: %w", err)
+	}
+	clerk := credentials.New(secrets, options.Journal)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.run(ctx) })
 	group.Go(func() error { return options.Journal.Identify(ctx, agents.Identify) })
@@ -80,7 +87,8 @@ func Run(ctx context.Context, options Options) error {
 	})
 	group.Go(func() error {
 		return intake.Run(ctx, intake.Options{
-			Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer, Version: options.Version,
+			Journal: options.Journal, Credentials: clerk.Answer, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer,
+			Version: options.Version,
 		})
 	})
 	return group.Wait()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/distribution/reference"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -137,6 +138,9 @@ func (f *fakeRuntime) PullImage(ctx context.Context, request *runtimev1.PullImag
 	if strings.HasSuffix(name, ":missing") {
 		return nil, status.Errorf(codes.NotFound, "failed to pull and unpack image %q: not found", name)
 	}
+	if auth := request.GetAuth(); strings.Contains(name, "/private/") && (auth.GetUsername() != registryUser || auth.GetPassword() != registryPassword) {
+		return nil, status.Errorf(codes.Unknown, "failed to pull and unpack image %q: unexpected status: 401 Unauthorized", name)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.ContainsFunc(f.images, func(one *runtimev1.Image) bool { return slices.Contains(one.RepoTags, name) }) {
@@ -146,10 +150,11 @@ func (f *fakeRuntime) PullImage(ctx context.Context, request *runtimev1.PullImag
 }
 
 func normal(name string) string {
-	if !strings.Contains(name, "/") {
-		name = "docker.io/library/" + name
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		panic(err)
 	}
-	return name
+	return named.String()
 }
 
 // StopContainer ends a container; the kubelet of this runtime starts nothing again.

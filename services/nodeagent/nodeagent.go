@@ -19,10 +19,11 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/keyring"
 	"shiplog.dev/services/nodeagent/cri"
 )
 
-// Options of Run. All but NodeIP, Pulls, Registry, Version and Ready are required.
+// Options of Run. All but NodeIP, Providers, Pulls, Registry, Version and Ready are required.
 type Options struct {
 	// Node is the name of the Node object.
 	Node string
@@ -31,6 +32,8 @@ type Options struct {
 	Log      journal.Node
 	// NodeIP is the address of Pods that share the node's network; empty: that of the interface with the default route.
 	NodeIP string
+	// Providers give credentials of the node's own, after those of a command; nil: there are none.
+	Providers Providers
 	// Pulls is how many images are pulled at a time; 0 or less: as many as are wanted.
 	Pulls  int
 	Logger zerolog.Logger
@@ -44,12 +47,19 @@ type Options struct {
 	Ready func()
 }
 
+// Providers are the node's own sources of credentials.
+type Providers interface {
+	// Lookup returns credentials for an image, given in full and without tag and digest, and why providers that match it
+	// gave none.
+	Lookup(ctx context.Context, image string) ([]keyring.Credential, error)
+}
+
 // runtime is what an agent asks of a container runtime.
 type runtime interface {
 	Look(context.Context) (*shiplogv1.NodeObserved, error)
 	Watch(ctx context.Context, changed func()) error
 	Image(ctx context.Context, image string) (id string, _ error)
-	Pull(ctx context.Context, image string, labels, annotations map[string]string) (id string, _ error)
+	Pull(ctx context.Context, image string, labels, annotations map[string]string, credential *keyring.Credential) (id string, _ error)
 	Stop(ctx context.Context, container string, grace time.Duration) error
 	Inspect(ctx context.Context, container string, environment bool) (cri.Details, error)
 	Exec(ctx context.Context, container string, command []string) (cri.Executed, error)

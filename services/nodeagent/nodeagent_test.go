@@ -12,10 +12,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"k8s.io/client-go/kubernetes"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/services/executor/credentials"
 	"shiplog.dev/services/executor/intake"
 )
 
@@ -52,6 +54,7 @@ func TestContract(t *testing.T) {
 		{"SurvivesTheRuntime", survivesTheRuntime},
 		{"SurvivesTheLog", survivesTheLog},
 		{"Pulls", pulls},
+		{"PullsWithSecrets", pullsWithSecrets},
 		{"Stops", stops},
 		{"RunsHooks", runsHooks},
 		{"Inspects", inspects},
@@ -96,6 +99,15 @@ func (l *lines) count(what string) int {
 }
 
 func start(t *testing.T, m machine, log *journal.Memory, pace pace) *running {
+	return startWith(t, m, log, pace, nil)
+}
+
+// startWith has an executor that reads Secrets of a cluster.
+func startWith(t *testing.T, m machine, log *journal.Memory, pace pace, secrets kubernetes.Interface) *running {
+	var answer func(context.Context, string, journal.CredentialsRequest) (journal.SealedCredentials, error)
+	if secrets != nil {
+		answer = credentials.New(secrets, log).Answer
+	}
 	r := &running{log: log, said: &lines{}, registry: prometheus.NewRegistry()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -105,7 +117,7 @@ func start(t *testing.T, m machine, log *journal.Memory, pace pace) *running {
 	}
 	go func() {
 		for ctx.Err() == nil { // as somebody starts an executor again whose log was not there
-			_ = intake.Run(ctx, intake.Options{Journal: log, Logger: zerolog.Nop(), Writer: "executor/test", Version: "v1"})
+			_ = intake.Run(ctx, intake.Options{Journal: log, Credentials: answer, Logger: zerolog.New(r.said), Writer: "executor/test", Version: "v1"})
 			sleep(ctx, 10*time.Millisecond)
 		}
 	}()

@@ -35,6 +35,10 @@ const (
 	Crash = "crash"
 	// Done is the tag of images whose default command ends at once with exit code 0.
 	Done = "done"
+	// Private is the first or the second part of the path of images that only User gets, with Password: private/app, docker.io/private/app.
+	Private  = "private"
+	User     = "puller"
+	Password = "correct-horse-battery-staple"
 )
 
 // Registry is an http.Handler for the read-only half of the distribution API.
@@ -75,6 +79,12 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	dir, reference := path.Split(rest)
+	if !mayRead(req, dir) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="private images"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`)
+		return
+	}
 	switch {
 	case rest == "":
 		w.WriteHeader(http.StatusOK)
@@ -85,6 +95,16 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	default:
 		http.NotFound(w, req)
 	}
+}
+
+// mayRead says whether who asks may read what is below a directory.
+func mayRead(req *http.Request, dir string) bool {
+	parts := strings.Split(dir, "/")
+	if !slices.Contains(parts[:min(len(parts), 2)], Private) {
+		return true
+	}
+	user, password, given := req.BasicAuth()
+	return given && user == User && password == Password
 }
 
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, name, reference string) {

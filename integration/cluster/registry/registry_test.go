@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -77,6 +78,27 @@ func TestMissing(t *testing.T) {
 		response.Body.Close()
 		if response.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: %s, want 404", path, response.Status)
+		}
+	}
+}
+
+func TestPrivateImagesNeedALogin(t *testing.T) {
+	host := serve(t)
+	for _, private := range []string{"/private/app:1", "/library/private/app:1"} {
+		reference, err := name.ParseReference(host + private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for login, well := range map[authn.Basic]bool{
+			{}: false, {Username: registry.User, Password: "wrong"}: false, {Username: registry.User, Password: registry.Password}: true,
+		} {
+			image, err := remote.Image(reference, remote.WithAuth(&login))
+			if err == nil {
+				err = validate.Image(image, validate.Fast)
+			}
+			if (err == nil) != well {
+				t.Errorf("%s as %+v: %v", private, login, err)
+			}
 		}
 	}
 }

@@ -33,10 +33,12 @@ const (
 	maxCode    = 64
 )
 
-// Options of Run. All but Registry and Version are required.
+// Options of Run. All but Credentials, Registry and Version are required.
 type Options struct {
 	Journal journal.Journal
-	Logger  zerolog.Logger
+	// Credentials answers agents that ask for the credentials of a pull; nil: nobody does.
+	Credentials func(ctx context.Context, node string, request journal.CredentialsRequest) (journal.SealedCredentials, error)
+	Logger      zerolog.Logger
 	// Registry takes the metrics; nil: none.
 	Registry prometheus.Registerer
 	// Writer names this instance in the entries that it appends for silent agents.
@@ -76,7 +78,7 @@ func run(ctx context.Context, options Options, pace pace) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return options.Journal.Hear(ctx, journal.Intake{Word: i.word, Alive: i.alive, Heard: i.heard})
+		return options.Journal.Hear(ctx, journal.Intake{Word: i.word, Alive: i.alive, Heard: i.heard, Credentials: i.credentials})
 	})
 	group.Go(func() error { return i.watch(ctx) })
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
@@ -125,14 +127,49 @@ func (i *intake) alive(ctx context.Context, name string) (uint64, error) {
 	return newest.Sequence, nil
 }
 
+// allow says whether a node may say something now.
+func (i *intake) allow(name string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.of(name).words.Allow() {
+		return nil
+	}
+	i.metrics.words.WithLabelValues("busy").Inc()
+	return fmt.Errorf("node %s says more than %d words a second", name, wordsPerSecond)
+}
+
+func (i *intake) complain(err error, name string) {
+	i.complaints.Do(func() {
+		i.options.Logger.Warn().Err(err).Str("node", name).Msg("refused what the agent of a node says; it may not be the agent")
+	})
+}
+
+// credentials answers an agent that pulls.
+func (i *intake) credentials(ctx context.Context, name string, request journal.CredentialsRequest) (journal.SealedCredentials, error) {
+	if err := i.allow(name); err != nil {
+		return journal.SealedCredentials{}, err
+	}
+	if i.options.Credentials == nil {
+		return journal.SealedCredentials{}, refuse("nobody here reads Secrets")
+	}
+	answer, err := i.options.Credentials(ctx, name, request)
+	switch {
+	case err == nil:
+		i.metrics.credentials.WithLabelValues("given").Inc()
+	case errors.Is(err, journal.ErrRefused):
+		i.metrics.credentials.WithLabelValues("refused").Inc()
+		i.complain(err, name)
+	default:
+		i.metrics.credentials.WithLabelValues("failed").Inc()
+		i.options.Logger.Warn().Err(err).Str("node", name).Msg("cannot answer an agent that asks for credentials; it will ask again")
+	}
+	return answer, err
+}
+
 // word judges and stores one word.
 func (i *intake) word(ctx context.Context, name string, word *shiplogv1.Entry) (journal.Said, error) {
-	i.mu.Lock()
-	allowed := i.of(name).words.Allow()
-	i.mu.Unlock()
-	if !allowed {
-		i.metrics.words.WithLabelValues("busy").Inc()
-		return journal.Said{}, fmt.Errorf("node %s says more than %d words a second", name, wordsPerSecond)
+	if err := i.allow(name); err != nil {
+		return journal.Said{}, err
 	}
 	said, err := i.take(ctx, name, word)
 	switch {
@@ -144,9 +181,7 @@ func (i *intake) word(ctx context.Context, name string, word *shiplogv1.Entry) (
 		err = fmt.Errorf("%w: %w", journal.ErrRefused, err)
 	case errors.Is(err, journal.ErrRefused):
 		i.metrics.words.WithLabelValues("refused").Inc()
-		i.complaints.Do(func() {
-			i.options.Logger.Warn().Err(err).Str("node", name).Msg("refused what the agent of a node says; it may not be the agent")
-		})
+		i.complain(err, name)
 	default:
 		i.metrics.words.WithLabelValues("failed").Inc()
 		i.options.Logger.Debug().Err(err).Str("node", name).Msg("cannot store what an agent says; it will say it again")

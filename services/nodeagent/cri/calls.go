@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"shiplog.dev/internal/keyring"
 )
 
 // stopSlack is what the runtime gets for a stop beyond the container's grace (container-restart R17).
@@ -32,11 +34,18 @@ func (c *Client) Image(ctx context.Context, image string) (string, error) {
 	return answer.GetImage().GetId(), nil
 }
 
-// Pull lets the runtime pull an image and returns its identity.
-func (c *Client) Pull(ctx context.Context, image string, labels, annotations map[string]string) (string, error) {
-	answer, err := c.images.PullImage(ctx, &runtimev1.PullImageRequest{
+// Pull lets the runtime pull an image, with a credential (nil: without), and returns its identity.
+func (c *Client) Pull(ctx context.Context, image string, labels, annotations map[string]string, credential *keyring.Credential) (string, error) {
+	request := &runtimev1.PullImageRequest{
 		Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: &runtimev1.PodSandboxConfig{Labels: labels, Annotations: annotations},
-	})
+	}
+	if credential != nil {
+		request.Auth = &runtimev1.AuthConfig{
+			Username: credential.Username, Password: credential.Password, Auth: credential.Auth, ServerAddress: credential.ServerAddress,
+			IdentityToken: credential.IdentityToken, RegistryToken: credential.RegistryToken,
+		}
+	}
+	answer, err := c.images.PullImage(ctx, request)
 	if err != nil {
 		return "", err
 	}
