@@ -18,6 +18,7 @@ import (
 	"shiplog.dev/services/executor/identity"
 	"shiplog.dev/services/nodeagent"
 	"shiplog.dev/services/nodeagent/cri"
+	"shiplog.dev/services/nodeagent/provider"
 )
 
 // node is a node on which an agent runs, and how to reach its container runtime.
@@ -27,6 +28,8 @@ type node struct {
 	ip string
 	// pulls is how many images are pulled at a time.
 	pulls int
+	// providers give credentials of the node's own; nil: there are none.
+	providers nodeagent.Providers
 }
 
 // check says what is wrong with a node that was named by a flag.
@@ -49,7 +52,7 @@ func (n node) service(open func(context.Context, surroundings) (journal.Node, er
 		}
 		defer log.Close()
 		options := nodeagent.Options{
-			Node: n.name, Endpoint: n.endpoint, Log: log, NodeIP: n.ip, Pulls: n.pulls, Logger: s.logger.With().Str("node", n.name).Logger(),
+			Node: n.name, Endpoint: n.endpoint, Log: log, NodeIP: n.ip, Providers: n.providers, Pulls: n.pulls, Logger: s.logger.With().Str("node", n.name).Logger(),
 			Registry: prometheus.WrapRegistererWith(prometheus.Labels{"node": n.name}, s.registry),
 			Writer:   writer("nodeagent"), Version: version(),
 		}
@@ -91,6 +94,9 @@ func (a *agents) options() (identity.Options, error) {
 
 // proof says with what a node's agent proves which node it is of.
 type proof struct{ tokenFile, keyFile string }
+
+// defaultPluginConfig is where OpenKruise's daemon looks.
+const defaultPluginConfig = "/kruise/CredentialProviderPlugin.yaml"
 
 // defaultTokenFile is where a projected token is found unless another place is given.
 const defaultTokenFile = "/var/run/secrets/shiplog/token"
@@ -186,6 +192,7 @@ func nodeagentCommand() *cobra.Command {
 	var own node
 	var listen string
 	var proof proof
+	var socketFile, pluginConfig, pluginDirectory string
 	command := &cobra.Command{
 		Use: "nodeagent", Short: "Report what really runs on a node, pull images and stop containers there", Args: noArguments,
 		Long: `The node agent looks at the container runtime of its node and says whenever its containers or images are others than the log
@@ -213,9 +220,14 @@ says. With a token that is good for nothing else, or a key, it proves which node
 				}
 				own.name = strings.ToLower(host) // as the kubelet does
 			}
-			if own.endpoint == "" {
-				if own.endpoint = cri.Find(); own.endpoint == "" {
-					return usageError{fmt.Errorf("no container runtime at %s: give its socket with --cri", strings.Join(cri.WellKnown, ", "))}
+			switch {
+			case own.endpoint != "" && socketFile != "":
+				return usageError{errors.New("give --cri or --socket-file, not both")}
+			case socketFile != "":
+				own.endpoint = cri.InHostRun(socketFile)
+			case own.endpoint == "":
+				if own.endpoint = cri.Find(ctx, cri.WellKnown); own.endpoint == "" {
+					return usageError{fmt.Errorf("no container runtime answers at %s: give its socket with --cri", strings.Join(cri.WellKnown, ", "))}
 				}
 			}
 			if err := own.check("--cri"); err != nil {
@@ -228,11 +240,17 @@ says. With a token that is good for nothing else, or a key, it proves which node
 			if public != "" {
 				logger.Info().Str("line", own.name+" "+public).Msg("known by this key; the executor finds the line in its --nodeagent-nkeys")
 			}
+			if _, err := os.Stat(pluginConfig); err == nil || pluginConfig != defaultPluginConfig {
+				if own.providers, err = provider.Load(pluginConfig, pluginDirectory); err != nil {
+					return usageError{fmt.Errorf("--plugin-config-file: %w", err)}
+				}
+			}
 			open := func(ctx context.Context, s surroundings) (journal.Node, error) {
 				return journal.OpenNode(ctx, journal.Options{
 					URL: connect.natsURL, Cluster: connect.cluster, Log: s.logger.With().Str("service", "log").Logger(),
 				}, own.name, credential)
 			}
+			go staySmall(ctx)
 			health := newHealth()
 			logger.Info().Str("node", own.name).Str("runtime", own.endpoint).Str("version", version()).Msg("at work")
 			return serve(ctx, surroundings{logger: logger, health: health}, listen, own.service(open, true))
@@ -241,7 +259,11 @@ says. With a token that is good for nothing else, or a key, it proves which node
 	flags := command.Flags()
 	flags.StringVar(&own.name, "node", "", "`NAME` of the node (default: the host's name)")
 	flags.StringVar(&own.ip, "node-ip", "", "`ADDRESS` of Pods that share the node's network (default: that of the interface with the default route)")
-	flags.StringVar(&own.endpoint, "cri", "", "`SOCKET` of the container runtime, as unix:///path (default: the first that exists of "+strings.Join(cri.WellKnown, ", ")+")")
+	flags.StringVar(&own.endpoint, "cri", "", "`SOCKET` of the container runtime, as unix:///path (default: the first that answers of those that\n"+
+		"containerd, CRI-O and cri-dockerd have below /hostvarrun, /run and /var/run)")
+	flags.StringVar(&socketFile, "socket-file", "", "`FILE` of that socket below /hostvarrun instead, as OpenKruise's daemon takes it")
+	flags.StringVar(&pluginConfig, "plugin-config-file", defaultPluginConfig, "`FILE` with the kubelet's CredentialProviderConfig; none is needed")
+	flags.StringVar(&pluginDirectory, "plugin-bin-dir", "/kruise/plugins", "`DIRECTORY` of the programs that it names")
 	bindPulls(flags, &own.pulls)
 	proof.bind(flags)
 	connect.bindLogAddress(flags)

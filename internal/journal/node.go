@@ -458,6 +458,7 @@ func join(o Options, node, api string, own ...nats.Option) (Node, error) {
 		own: root + "." + encodeToken(o.Cluster) + "." + spaceNode + "." + encodeToken(node) + "."}
 	n.closing, n.end = context.WithCancel(context.Background())
 	own = append(own, nats.Name("shiplog nodeagent "+node), nats.CustomInboxPrefix(agentInbox(o.Cluster, node)),
+		nats.PingInterval(nodePulse),
 		nats.IgnoreAuthErrorAbort()) // who is not let in now may be later: the token changes, executors come and go
 	if err := n.dial(o.URL, o.Log, own...); err != nil {
 		n.end()
