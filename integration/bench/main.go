@@ -39,7 +39,7 @@ func main() {
 	command.Flags().StringVar(&b.jsonFile, "json", "", "write the figures to this `FILE` too")
 	command.Flags().StringVar(&b.profile, "profile", "", "write a CPU profile of the updates to this `FILE`")
 	command.Flags().BoolVarP(&b.verbose, "verbose", "v", false, "show what Shiplog says")
-	command.AddCommand(logCommand())
+	command.AddCommand(logCommand(), imagesCommand())
 	if err := command.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

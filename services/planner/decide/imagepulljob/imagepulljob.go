@@ -457,14 +457,13 @@ func (r *round) status(t *tally, over bool, problem string) v1beta1.ImagePullJob
 	return status
 }
 
-// report writes the status when it differs: at once when the job begins or ends, else at most once in statusPause.
+// report writes the status when it differs: at once when the job begins, then at most once in statusPause.
 func (r *round) report(status v1beta1.ImagePullJobStatus) {
 	patch := decide.StatusChange(r.job.HasStatus, r.job.Status, status)
 	if patch == nil || r.job.UnderWay != nil || !r.MayTry(ReportStatus) {
 		return
 	}
-	if r.job.Status.StartTime != nil && status.CompletionTime == nil &&
-		!r.Passed(r.job.Seen.Add(statusPause), "the status changes and was written less than %s ago", statusPause) {
+	if r.job.Status.StartTime != nil && !r.Passed(r.job.Seen.Add(statusPause), "the status changes and was written less than %s ago", statusPause) {
 		return
 	}
 	command := decide.PatchMerge(r.Object, "status", patch, decide.Why(ReportStatus, "%d nodes: %d pull, %d succeeded, %d failed",
