@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
 GO := api cmd deploy examples integration internal services
 
-.PHONY: help build test unit simtest sim blackbox chaostest chaos demo bench generate lint cluster-up cluster-down clean
+.PHONY: help build test unit simtest sim blackbox chaostest chaos reliability demo bench generate lint cluster-up cluster-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ sim: ## as many as you like: make sim SIM='--seeds 10000 --from 1'
 
 chaos: build bin/nats-server ## break everything under rollouts: make chaos SEED=7 MINUTES=30 (CHAOS='--help' tells more)
 	go run ./integration/chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(CHAOS)
+
+reliability: ## docs/reliability.md's tables, from the summaries of runs beside it
+	go run ./integration/chaos table --into docs/reliability.md docs/reliability/*.json
 
 chaostest: build bin/nats-server ## some minutes of it, short faults only
 	go test -count=1 ./integration/chaos/...

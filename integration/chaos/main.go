@@ -42,6 +42,7 @@ func main() {
 	flags.StringVar(&o.dir, "dir", "", "`DIRECTORY` for logs, and for the bundle of a run that failed (default: a new one in the temporary directory)")
 	flags.StringVar(&o.summary, "summary", "", "write the result as JSON to this `FILE`")
 	flags.BoolVar(&o.keepGoing, "keep-going", false, "go on after a round that failed")
+	command.AddCommand(tableCommand())
 	if err := command.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
