@@ -297,3 +297,65 @@ func (narrow) Append(_ context.Context, entries ...*shiplogv1.Entry) (uint64, er
 	}
 	return 1, nil
 }
+
+// TestContradictions: what a consistent list must not say after what was seen before it was asked for. Objects are "name uid version".
+func TestContradictions(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		steps    []string
+		at       uint64
+		list     []string
+		rewound  bool
+		relisted bool
+	}{
+		{"as it was seen", []string{"watch a u1 5 x"}, 5, []string{"a u1 5"}, false, false},
+		{"a change that the watch has yet to show", []string{"watch a u1 5 x"}, 7, []string{"a u1 7"}, false, false},
+		{"a deletion that the watch has yet to show", []string{"watch a u1 5 x"}, 7, nil, false, false},
+		{"an object that the watch has yet to show", []string{"watch a u1 5 x"}, 7, []string{"a u1 5", "b u2 6"}, false, false},
+		{"another object of the name", []string{"watch a u1 5 x"}, 7, []string{"a u2 7"}, false, false},
+		{"a list from before what was seen", []string{"watch a u1 9 x"}, 7, []string{"a u1 5"}, true, false},
+		{"a list from before what the log holds", []string{"holds a u1 9 x"}, 7, []string{"a u1 5"}, true, false},
+		{"an object as it was before", []string{"watch a u1 6 x"}, 9, []string{"a u1 5"}, true, false},
+		{"an object as it was before what the log holds", []string{"holds a u1 6 x"}, 9, []string{"a u1 5"}, true, false},
+		{"an object that the watch passed and never showed", []string{"watch a u1 8 x"}, 8, []string{"a u1 8", "b u2 6"}, false, true},
+		{"a deletion that the watch passed and never showed", []string{"watch a u1 5 x", "watch b u2 8 x"}, 8, []string{"b u2 8"}, false, true},
+		{"a change that the watch passed and never showed", []string{"watch a u1 5 x", "watch b u2 8 x"}, 8, []string{"a u1 7", "b u2 8"}, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			for _, step := range c.steps {
+				b.do(step)
+			}
+			list := &versions{at: c.at, objects: map[place]state{}}
+			for _, text := range c.list {
+				var name, uid string
+				var version uint64
+				_, _ = fmt.Sscan(text, &name, &uid, &version)
+				list.objects[place{"ns", name}] = state{uid: uid, version: version}
+			}
+			highest, progress := b.view.known()
+			err := b.view.compare(list, highest, progress)
+			var rewound *rewoundError
+			if got := errors.As(err, &rewound); got != c.rewound {
+				t.Errorf("rewound: %v", err)
+			}
+			if got := errors.Is(err, errStale); got != c.relisted {
+				t.Errorf("listed again: %v", err)
+			}
+		})
+	}
+}
+
+// TestRewound: everything that the log holds is published anew, at lower versions too, and what is not there is gone.
+func TestRewound(t *testing.T) {
+	b := newBench(t)
+	for _, step := range []string{"watch a u1 5 x", "watch b u2 8 y", "watch c u3 9 z"} {
+		b.do(step)
+	}
+	b.published()
+	b.view.rewind()
+	b.list("6", b.pod("a", "u1", 5, "x"), b.pod("b", "u2", 3, "w"))
+	if got, want := b.published(), "a u1@5, b u2@3, -c u3@6"; got != want {
+		t.Errorf("published %q, want %q", got, want)
+	}
+}
