@@ -90,3 +90,29 @@ func TestReplayAtASpeed(t *testing.T) {
 		}
 	}
 }
+
+// why and timeline tell of any object: what changed, by whom, and what was commanded for its sake.
+func TestAnyObjectIsExplained(t *testing.T) {
+	time.Local = time.UTC
+	nodeLost := filepath.Join("..", "..", "integration", "histories", "node-lost.shiplog")
+	for _, c := range []struct{ arguments, wants string }{
+		{"why node/hollow-1", "node/hollow-1 is changed by kubectl-taint: taints is set to"},
+		{"timeline no/hollow-1 --since 100", "kubectl-taint"},
+		{"why controllerrevision/web-7ff695fb44 -n node-lost", "create controllerrevision/web-7ff695fb44  CreateRevision"},
+		{"why node/hollow-1 -o json", `"object": "node/hollow-1"`},
+		{"why node/hollow-1 --at 100", "exists by"},
+	} {
+		out, err := run(t, append(strings.Fields(c.arguments), "--log", nodeLost)...)
+		if err != nil || !strings.Contains(strings.Join(strings.Fields(out), " "), strings.Join(strings.Fields(c.wants), " ")) {
+			t.Errorf("shiplog %s: %v, and %q is not in\n%s", c.arguments, err, c.wants, out)
+		}
+	}
+	for _, arguments := range []string{"why node/nowhere", "why imagepulljob/none -n node-lost"} {
+		if out, err := run(t, append(strings.Fields(arguments), "--log", nodeLost)...); !isNothing(err) {
+			t.Errorf("shiplog %s: %v\n%s", arguments, err, out)
+		}
+	}
+	if out, err := run(t, "why", "node/hollow-1", "--not-updated", "--log", nodeLost); err == nil {
+		t.Errorf("a node that is not updated:\n%s", out)
+	}
+}

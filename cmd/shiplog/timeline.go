@@ -28,8 +28,8 @@ func timeline() *cobra.Command {
 	var lanes, noLanes, ticks bool
 	command := &cobra.Command{
 		Use: "timeline KIND/NAME", Short: "Show what happened to a workload, step by step, with the reasons",
-		Long: `Show what happened to a workload, step by step, with the reasons: edits, commands with their outcomes, and what Pods did. In a
-terminal, and with --lanes, a lane for each Pod shows its states over time, above them how many Pods were available.
+		Long: `Show what happened to a workload, or any other object, step by step, with the reasons: edits, commands with their outcomes, and what Pods
+did. Of a CloneSet, in a terminal, and with --lanes, a lane for each Pod shows its states over time, above them how many Pods were available.
 
 Moments are ` + history.Forms + `.`,
 		Example: `  shiplog timeline cloneset/web
@@ -41,9 +41,6 @@ Moments are ` + history.Forms + `.`,
 			if err != nil {
 				return err
 			}
-			if target.Resource != world.ResourceCloneSets {
-				return usageError{fmt.Errorf("timeline shows CloneSets, not %s (shiplog why %s tells what happened to it)", target, target)}
-			}
 			log, err := read.open(command.Context())
 			if err != nil {
 				return err
@@ -52,6 +49,20 @@ Moments are ` + history.Forms + `.`,
 			span, err := log.span("since", since, "until", until)
 			if err != nil {
 				return err
+			}
+			if target.Resource != world.ResourceCloneSets {
+				if html != "" || lanes {
+					return usageError{fmt.Errorf("--html and --lanes show the rollouts of CloneSets, not %s", target)}
+				}
+				account, err := objectAccount(command, &read, log, span.To, target)
+				if err != nil {
+					return err
+				}
+				steps := account.View(span.From, generation)
+				if read.output != "" {
+					return print(command.OutOrStdout(), read.output, steps)
+				}
+				return printSteps(command.OutOrStdout(), steps, ticks)
 			}
 			// What came before the span says what the Pods were when it began.
 			account := narrate.NewAccount(target.Namespace, target.Name)
@@ -89,7 +100,7 @@ Moments are ` + history.Forms + `.`,
 	flags.BoolVar(&lanes, "lanes", false, "show the lanes of Pods too where the output is no terminal")
 	flags.BoolVar(&ticks, "ticks", false, "show wishes for ticks, and the ticks, too")
 	flags.BoolVar(&noLanes, "no-lanes", false, "show no lanes in a terminal")
-	command.ValidArgsFunction = read.completeObjects("cloneset")
+	command.ValidArgsFunction = read.completeObjects(explained...)
 	return command
 }
 

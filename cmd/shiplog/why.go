@@ -19,6 +19,9 @@ import (
 	"shiplog.dev/services/planner/rules"
 )
 
+// explained are the kinds that completion offers.
+var explained = []string{"pod", "cloneset", "imagepulljob", "imagelistpulljob", "containerrecreaterequest", "nodeimage", "node"}
+
 // why explains what happened to a Pod, or why something has not happened.
 func why() *cobra.Command {
 	var read reading
@@ -29,6 +32,9 @@ func why() *cobra.Command {
 		Long: `Explain what happened to a Pod: for each thing the chain of causes, from the person who asked for it over the rule that fired,
 with its numbers, to the API write, its outcome and what followed. Works for Pods that are long gone.
 
+For any other object, for example an image job or a node: what changed and by whom, what was commanded for its sake, what became of that, and
+what its rules hold back.
+
 For a CloneSet, and for a Pod with --not-updated, explain what has not happened: which rule holds it back, and what would
 release it. The rules themselves are asked, on the world as the log gives it at that moment; no cluster is needed.
 
@@ -36,6 +42,8 @@ Moments are ` + history.Forms + `.`,
 		Example: `  shiplog why pod/web-x7k2p -n shop
   shiplog why pod/web-x7k2p --not-updated
   shiplog why cloneset/web
+  shiplog why imagepulljob/warm-up
+  shiplog why node/worker-3 --at -10m
   shiplog why cloneset/web --at 14:03 --log nats://nats:4222`,
 		Args: objectArguments,
 		RunE: func(command *cobra.Command, arguments []string) error {
@@ -58,14 +66,17 @@ Moments are ` + history.Forms + `.`,
 			case target.Resource == world.ResourceCloneSets && !notUpdated:
 				return whyWorkload(command, &read, log, moment, target)
 			}
-			return usageError{fmt.Errorf("why explains Pods and CloneSets, not %s (shiplog tail %s shows what the log has of it)", target, target)}
+			if notUpdated {
+				return usageError{fmt.Errorf("--not-updated is about a Pod, not %s", target)}
+			}
+			return whyObject(command, &read, log, moment, target)
 		},
 	}
 	read.bind(command, "json", "yaml")
 	command.Flags().StringVar(&at, "at", "", "as of this `MOMENT`; default: the end of the log")
 	command.Flags().BoolVar(&notUpdated, "not-updated", false, "explain why the Pod is not updated")
 	command.Flags().BoolVar(&read.noIndex, "no-index", false, "read the whole log, however long it is, and keep nothing in the user's cache directory")
-	command.ValidArgsFunction = read.completeObjects("pod", "cloneset")
+	command.ValidArgsFunction = read.completeObjects(explained...)
 	return command
 }
 
@@ -341,7 +352,14 @@ func printRest(out io.Writer, log *opened, answer asked, pods []*narrate.Life) {
 			fmt.Fprintln(out, text)
 		}
 	}
-	if open := answer.account.Open(); len(open) > 0 {
+	printOpen(out, answer.account.Open())
+	printDue(out, answer.decision, answer.account.Sequence)
+}
+
+// printOpen shows commands that have no outcome.
+func printOpen(out io.Writer, open []*narrate.Step) {
+	const most = 10
+	if len(open) > 0 {
 		fmt.Fprintln(out, "\n  Under way, no outcome yet:")
 		for i, step := range open {
 			if i == most {
@@ -351,14 +369,21 @@ func printRest(out io.Writer, log *opened, answer asked, pods []*narrate.Life) {
 			fmt.Fprintf(out, "    %8d  %s  %s  %s: %s\n", step.Sequence, clock(step.Time), step.What, step.Code, step.Why)
 		}
 	}
-	var due []string
-	for _, next := range answer.decision.Commands {
+}
+
+// due are the commands of a decision, wishes for ticks left out.
+func due(decision decide.Decision) (out []string) {
+	for _, next := range decision.Commands {
 		if next.GetWakeAt() == nil {
-			due = append(due, "    "+narrate.Command(next))
+			out = append(out, narrate.Command(next))
 		}
 	}
-	if len(due) > 0 {
-		fmt.Fprintf(out, "\n  Due: the rules command this on the world of position %d, and no planner had said so by then:\n%s\n", answer.account.Sequence, strings.Join(due, "\n"))
+	return out
+}
+
+func printDue(out io.Writer, decision decide.Decision, position uint64) {
+	if due := due(decision); len(due) > 0 {
+		fmt.Fprintf(out, "\n  Due: the rules command this on the world of position %d, and no planner had said so by then:\n    %s\n", position, strings.Join(due, "\n    "))
 	}
 }
 

@@ -158,6 +158,16 @@ func Decide(w *world.World, ref world.Ref) (decision decide.Decision, err error)
 	return rules.Decide(w, ref), nil
 }
 
+// Explain is Decide and says besides what the rules hold back.
+func Explain(w *world.World, ref world.Ref) (decision decide.Decision, err error) {
+	defer func() {
+		if broken := recover(); broken != nil {
+			err = fmt.Errorf("ask the rules about %s at position %d: %v", ref, w.Sequence(), broken)
+		}
+	}()
+	return rules.Explain(w, ref), nil
+}
+
 // compare holds a command of the log against what was decided at its cause.
 func (r *Replay) compare(record journal.Record) error {
 	command, cause := record.Entry.GetCommand(), record.Entry.GetCause()

@@ -26,7 +26,7 @@ import (
 type Step struct {
 	Position uint64    `json:"position"`
 	Time     time.Time `json:"time"`
-	// Workload as "NAMESPACE/NAME".
+	// Workload as "NAMESPACE/NAME"; one that is no CloneSet with its resource in front.
 	Workload string `json:"workload"`
 	// Available Pods, and how many of the Wanted ones may be unavailable.
 	Available      int      `json:"available"`
@@ -128,24 +128,26 @@ func (d *Decisions) Show(record journal.Record) ([]Step, error) {
 }
 
 func (d *Decisions) decide(ref world.Ref, record journal.Record) (*Step, error) {
-	set := d.World.CloneSet(ref)
-	if set == nil {
+	if d.World.WorkloadUID(ref) == "" {
 		return nil, nil
 	}
 	decision, err := Decide(d.World, ref)
 	if err != nil {
 		return nil, err
 	}
-	step := &Step{Position: record.Sequence, Time: record.Time, Workload: ref.Namespace + "/" + ref.Name}
-	limits, _ := cloneset.LimitsOf(set)
-	step.Wanted, step.MaxUnavailable = limits.Replicas, limits.MaxUnavailable
+	step := &Step{Position: record.Sequence, Time: record.Time, Workload: ref.String()}
 	serving := map[types.UID]string{}
-	for _, pod := range d.World.PodsOf(set.UID) {
-		if serves(pod, limits.MinReadySeconds, d.World.Now()) {
-			serving[pod.UID] = pod.Name
+	if set := d.World.CloneSet(ref); set != nil {
+		step.Workload = ref.Namespace + "/" + ref.Name
+		limits, _ := cloneset.LimitsOf(set)
+		step.Wanted, step.MaxUnavailable = limits.Replicas, limits.MaxUnavailable
+		for _, pod := range d.World.PodsOf(set.UID) {
+			if serves(pod, limits.MinReadySeconds, d.World.Now()) {
+				serving[pod.UID] = pod.Name
+			}
 		}
+		step.Available = len(serving)
 	}
-	step.Available = len(serving)
 	for _, command := range decision.Commands {
 		if command.GetWakeAt() != nil {
 			continue

@@ -14,6 +14,15 @@ import (
 	"shiplog.dev/services/planner/decide/restart"
 )
 
+// Know says whether there are rules for the kind of a workload.
+func Know(ref world.Ref) bool {
+	switch ref.Resource {
+	case world.ResourceCloneSets, world.ResourceNodeImages, world.ResourceImagePullJobs, world.ResourceImageListPullJobs, world.ResourceRestartRequests:
+		return ref.Group == world.GroupKruise
+	}
+	return false
+}
+
 // Decide lets the rules of a workload's kind answer to a world.
 func Decide(w *world.World, ref world.Ref) decide.Decision {
 	switch ref.Resource {
