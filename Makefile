@@ -30,7 +30,7 @@ demo: build ## walk through the job of a CloneSet on a real cluster on this mach
 test: lint unit simtest blackbox chaostest ## everything that CI runs
 
 unit: build ## tests of every package, against real parts where they need them
-	go test ./api/... ./cmd/... ./deploy/... ./internal/... ./services/... ./integration/testbed/... ./integration/histories/... ./integration/rules/...
+	go test ./api/... ./cmd/... ./deploy/... ./internal/... ./services/... ./integration/bench/... ./integration/testbed/... ./integration/histories/... ./integration/rules/...
 	cd integration/cluster && go test -trimpath ./...
 
 blackbox: build ## the program as a user sees it, on a real cluster with real containers
@@ -52,8 +52,9 @@ chaostest: build bin/nats-server ## some minutes of it, short faults only
 	go test -count=1 ./integration/chaos/...
 	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 4 --longest 8s
 
-bench: build ## figures against the floor measured in the same run
+bench: build ## figures against the floor measured in the same run, and figures of a log of a million entries
 	go run ./integration/bench $(BENCH)
+	go run ./integration/bench log $(BENCHLOG)
 
 generate: ## protobuf, deepcopy and CRDs from their sources
 	$(TOOL) buf generate
