@@ -141,6 +141,13 @@ func (f *fakeRuntime) PullImage(ctx context.Context, request *runtimev1.PullImag
 	if auth := request.GetAuth(); strings.Contains(name, "/private/") && (auth.GetUsername() != registryUser || auth.GetPassword() != registryPassword) {
 		return nil, status.Errorf(codes.Unknown, "failed to pull and unpack image %q: unexpected status: 401 Unauthorized", name)
 	}
+	if strings.Contains(name, "slow") {
+		select {
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.ContainsFunc(f.images, func(one *runtimev1.Image) bool { return slices.Contains(one.RepoTags, name) }) {
