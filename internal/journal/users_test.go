@@ -99,8 +99,11 @@ func TestServicesHaveWhatTheyNeed(t *testing.T) {
 
 	// Another's work.
 	for what, try := range map[string]func(context.Context) error{
-		"a watcher commands":     func(ctx context.Context) error { _, err := watcher.AppendCommands(ctx, fence, write("b")); return err },
-		"a watcher leads":        func(ctx context.Context) error { _, err := watcher.RaiseFence(ctx, "x", "v1", &shiplogv1.FenceRaised{}); return err },
+		"a watcher commands": func(ctx context.Context) error { _, err := watcher.AppendCommands(ctx, fence, write("b")); return err },
+		"a watcher leads": func(ctx context.Context) error {
+			_, err := watcher.RaiseFence(ctx, "x", "v1", &shiplogv1.FenceRaised{})
+			return err
+		},
 		"an executor commands":   func(ctx context.Context) error { _, err := executor.AppendCommands(ctx, fence, write("b")); return err },
 		"a planner states facts": func(ctx context.Context) error { _, err := planner.Append(ctx, fact("b", 1)); return err },
 	} {
