@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"testing"
@@ -128,11 +129,19 @@ type testServer struct {
 	*embedded
 }
 
+// lasting returns an address that nobody else is given while a server that had it is away: below the ports that the kernel hands out.
+func lasting(t testing.TB) string {
+	for {
+		address := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(10000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			check(t, l.Close())
+			return address
+		}
+	}
+}
+
 func startTestServer(t testing.TB, store int64) *testServer {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	address := l.Addr().String()
-	l.Close()
+	address := lasting(t)
 	s := &testServer{o: Options{Directory: t.TempDir(), Listen: address, StoreLimit: store, Log: testLog(t)}}
 	s.start(t)
 	t.Cleanup(func() { s.stop() })

@@ -34,7 +34,7 @@ func TestServicesHaveWhatTheyNeed(t *testing.T) {
 	}
 	planner := open("planner")
 	watcher, executor := open("watcher"), open("executor")
-	dashboard, err := nats.Connect(as(address, "dashboard"))
+	dashboard, err := nats.Connect(as(address, "dashboard"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	check(t, err)
 	defer dashboard.Close()
 	events := make(chan *nats.Msg, 10)
