@@ -212,7 +212,11 @@ func (w *World) observe(change Change) {
 		w.revisions[ref] = object
 		w.adopt(ref)
 	case *Node:
+		if before := w.nodes[object.Name]; before != nil && before.UID != object.UID {
+			delete(w.workloads, before.UID)
+		}
 		w.nodes[object.Name] = object
+		w.workloads[object.UID] = nodeImageOf(object.Name) // by this UID commands name a NodeImage that is missing
 		w.touch(nodeImageOf(object.Name))
 	case *Namespace:
 		w.namespaces[object.Name] = object
@@ -268,6 +272,9 @@ func (w *World) remove(change Change) {
 		delete(w.revisions, ref)
 		w.adopt(ref)
 	case GroupResource{"", ResourceNodes}:
+		if node := w.nodes[ref.Name]; node != nil {
+			delete(w.workloads, node.UID)
+		}
 		delete(w.nodes, ref.Name)
 		delete(w.agents, ref.Name)
 		w.touch(nodeImageOf(ref.Name))

@@ -3,10 +3,30 @@ package planner
 import (
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 )
+
+// awaitFolded waits until a planner has folded the entry at a position.
+func awaitFolded(t *testing.T, registry *prometheus.Registry, position float64) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == "shiplog_planner_position" && family.GetMetric()[0].GetGauge().GetValue() >= position {
+				return
+			}
+		}
+	}
+	t.Fatalf("position %v is not folded", position)
+}
 
 // A planner that is told to stop leaves a log behind that is sealed.
 func TestSealAtEnd(t *testing.T) {
@@ -15,9 +35,11 @@ func TestSealAtEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := start(t, log, "a", Options{})
+	registry := prometheus.NewRegistry()
+	stop := start(t, log, "a", Options{Registry: registry})
 	awaitFence(t, log, 1)
 	appendTo(t, log, vouch())
+	awaitFolded(t, registry, 2)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -128,9 +129,9 @@ func (r *Replay) decide(record journal.Record) error {
 	if len(due) == 0 || record.Sequence < r.exactFrom {
 		return nil
 	}
-	for _, ref := range r.World.Workloads() {
-		uid := r.World.WorkloadUID(ref)
-		if due[uid] == 0 {
+	for _, uid := range slices.Sorted(maps.Keys(due)) {
+		ref, known := r.World.Workload(uid)
+		if !known || r.World.WorkloadUID(ref) != uid {
 			continue
 		}
 		if err := r.complete(uid); err != nil {

@@ -3,6 +3,7 @@ package replay
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -178,9 +179,10 @@ func (v *Verifier) measure(record journal.Record) {
 	if len(due) == 0 || record.Sequence < v.ExactFrom {
 		return
 	}
-	for _, ref := range v.World.Workloads() {
+	for _, uid := range slices.Sorted(maps.Keys(due)) {
+		ref, _ := v.World.Workload(uid)
 		set := v.World.CloneSet(ref)
-		if set == nil || due[set.UID] == 0 {
+		if set == nil {
 			continue
 		}
 		limits, valid := cloneset.LimitsOf(set)
