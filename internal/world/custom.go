@@ -221,10 +221,16 @@ func (w *World) relate(ref Ref, before, after custom) {
 		}
 	case ResourceImagePullJobs:
 		w.adopt(ref)
+		was, _ := before.(*ImagePullJob)
 		is, _ := after.(*ImagePullJob)
 		index(w.podJobs, ref.Namespace, ref, is != nil && is.Spec.PodSelector != nil)
-		if is == nil || !counts(is) || before != nil && before.meta().UID != is.UID {
-			delete(w.results, cmp.Or(before, after).meta().UID)
+		if was != nil && (is == nil || was.UID != is.UID || !counts(is)) {
+			delete(w.results, was.UID)
+		}
+		if is != nil && counts(is) && (was == nil || was.UID != is.UID || !counts(was)) { // from now on
+			for _, image := range w.NodeImages() {
+				w.keepResults(image)
+			}
 		}
 		if is == nil { // R9
 			for image, object := range w.customs { //shiplog:unordered: marks each
@@ -369,9 +375,10 @@ func (w *World) forgetPulls(node string, before, after *NodeImage) {
 
 // result is how the pull that a job asked of a node ended, as a fact of the NodeImage showed it.
 type result struct {
-	failed   bool
-	message  string
-	sequence uint64
+	failed  bool
+	message string
+	// image and job are the facts on which it rests: that of the NodeImage, and that of the job as it was then.
+	image, job uint64
 }
 
 // PullResult returns how the pull that a job asked of a node ended, and whether it did. It is remembered until the job ends,
@@ -398,8 +405,8 @@ func (w *World) keepResults(image *NodeImage) {
 			}
 			for i := range tag.OwnerReferences {
 				job := tag.OwnerReferences[i].UID
-				ref, known := w.workloads[job]
-				if held := w.ImagePullJob(ref); known && (held == nil || !counts(held)) {
+				held := w.ImagePullJob(w.workloads[job])
+				if held == nil || !counts(held) {
 					continue
 				}
 				if _, has := w.results[job][image.Name]; has {
@@ -408,7 +415,7 @@ func (w *World) keepResults(image *NodeImage) {
 				if w.results[job] == nil {
 					w.results[job] = map[string]result{}
 				}
-				w.results[job][image.Name] = result{status.Phase == v1beta1.ImagePhaseFailed, status.Message, image.Sequence}
+				w.results[job][image.Name] = result{status.Phase == v1beta1.ImagePhaseFailed, status.Message, image.Sequence, held.Sequence}
 			}
 		}
 	}

@@ -53,7 +53,7 @@ func (w *World) Describe() string {
 	for _, job := range slices.Sorted(maps.Keys(w.results)) {
 		for _, node := range slices.Sorted(maps.Keys(w.results[job])) {
 			held := w.results[job][node]
-			line("pulled for", string(job)+" "+node, []any{held.failed, held.message, held.sequence})
+			line("pulled for", string(job)+" "+node, []any{held.failed, held.message, held.image, held.job})
 		}
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(w.podJobs)) {

@@ -72,7 +72,15 @@ func (h *history) step() {
 func (h *history) object() *shiplogv1.ObjectRef {
 	n := h.random.IntN(4)
 	ref := &shiplogv1.ObjectRef{Version: "v1", Namespace: "default"}
-	switch h.random.IntN(6) {
+	switch h.random.IntN(10) {
+	case 9:
+		ref.Resource, ref.Namespace, ref.Name = world.ResourceNodes, "", fmt.Sprintf("node-%d", n%2)
+	case 8:
+		ref.Group, ref.Version, ref.Resource, ref.Namespace, ref.Name = world.GroupKruise, "v1beta1", world.ResourceNodeImages, "", fmt.Sprintf("node-%d", n%2)
+	case 7:
+		ref.Group, ref.Version, ref.Resource, ref.Name = world.GroupKruise, "v1beta1", world.ResourceImagePullJobs, fmt.Sprintf("job-%d", n%2)
+	case 6:
+		ref.Group, ref.Version, ref.Resource, ref.Name = world.GroupKruise, "v1beta1", world.ResourceRestartRequests, fmt.Sprintf("restart-%d", n%2)
 	case 0:
 		ref.Group, ref.Resource, ref.Name = world.GroupKruise, world.ResourceCloneSets, fmt.Sprintf("set-%d", n%2)
 	case 1:
@@ -88,6 +96,21 @@ func (h *history) object() *shiplogv1.ObjectRef {
 
 func (h *history) json(ref *shiplogv1.ObjectRef) []byte {
 	owner := ref.GetName()[:min(len("set-0"), len(ref.GetName()))]
+	meta := fmt.Sprintf(`{"name":%q,"namespace":%q,"uid":%q,"labels":{"pool":"%d"}}`, ref.GetName(), ref.GetNamespace(), ref.GetUid(), h.random.IntN(2))
+	switch ref.GetResource() {
+	case world.ResourceNodes:
+		return []byte(`{"metadata":` + meta + `}`)
+	case world.ResourceNodeImages:
+		ended := []string{"", `,"completionTime":"2026-01-15T08:00:00Z"`}[h.random.IntN(2)]
+		return []byte(fmt.Sprintf(`{"metadata":%s,"spec":{"images":{"app":{"tags":[{"tag":"1","version":%d,"ownerReferences":[{"uid":"uid-job-%d-0"}]}]}}},
+			"status":{"desired":1,"imageStatuses":{"app":{"tags":[{"tag":"1","version":%d,"phase":"Succeeded"%s}]}}}}`, meta, h.random.IntN(2), h.random.IntN(2), h.random.IntN(2), ended))
+	case world.ResourceImagePullJobs:
+		status := []string{`{"desired":1}`, `{"desired":1,"completionTime":"2026-01-15T08:00:00Z"}`}[h.random.IntN(2)]
+		spec := []string{`{"image":"app:1"}`, `{"image":"app:1","podSelector":{"matchLabels":{"app":"set-0"}}}`, `{"image":"app:1","completionPolicy":{"type":"Never"}}`}[h.random.IntN(3)]
+		return []byte(`{"metadata":` + meta + `,"spec":` + spec + `,"status":` + status + `}`)
+	case world.ResourceRestartRequests:
+		return []byte(fmt.Sprintf(`{"metadata":%s,"spec":{"podName":"set-0-%d"}}`, meta, h.random.IntN(4)))
+	}
 	data, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{
 			"name": ref.GetName(), "namespace": "default", "uid": ref.GetUid(), "resourceVersion": fmt.Sprint(h.version), "labels": map[string]any{"app": owner},
@@ -119,7 +142,30 @@ func (h *history) delete(ref *shiplogv1.ObjectRef) {
 	}}})
 }
 
+// call is a command to a node's agent, and perhaps a word of it.
+func (h *history) call() {
+	node := fmt.Sprintf("node-%d", h.random.IntN(2))
+	command := &shiplogv1.Command{
+		Node: node, Object: &shiplogv1.ObjectRef{Group: world.GroupKruise, Resource: world.ResourceNodeImages, Name: node}, Reason: &shiplogv1.Reason{Code: "PullImage"},
+		Effect: &shiplogv1.Command_PullImage{PullImage: &shiplogv1.PullImage{Image: "app:1", Version: int64(h.random.IntN(2))}},
+	}
+	if h.random.IntN(2) == 0 {
+		command.Effect = &shiplogv1.Command_StopContainer{StopContainer: &shiplogv1.StopContainer{ContainerId: fmt.Sprint("c", h.random.IntN(3)), Container: "main"}}
+	}
+	h.entries = append(h.entries, &shiplogv1.Entry{Rollout: fmt.Sprintf("uid-%s-0/1", node), Kind: &shiplogv1.Entry_Command{Command: command}})
+	h.open = append(h.open, len(h.entries))
+	for range h.random.IntN(3) {
+		h.entries = append(h.entries, &shiplogv1.Entry{Cause: uint64(h.open[h.random.IntN(len(h.open))]), Kind: &shiplogv1.Entry_CallObserved{CallObserved: &shiplogv1.CallObserved{
+			Node: node, State: shiplogv1.CallObserved_State(1 + h.random.IntN(2)), BytesDone: uint64(h.random.IntN(9)),
+		}}})
+	}
+}
+
 func (h *history) command() {
+	if h.random.IntN(4) == 0 {
+		h.call()
+		return
+	}
 	ref := h.object()
 	command := &shiplogv1.Command{Object: ref, Reason: &shiplogv1.Reason{Code: fmt.Sprint("Code", h.random.IntN(2))}, Attempt: uint32(h.random.IntN(3))}
 	switch h.random.IntN(4) {
@@ -146,7 +192,7 @@ func (h *history) command() {
 func (h *history) outcome(command int) {
 	results := []shiplogv1.Outcome_Result{shiplogv1.Outcome_RESULT_APPLIED, shiplogv1.Outcome_RESULT_REFUSED}
 	h.entries = append(h.entries, &shiplogv1.Entry{Cause: uint64(command), Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{
-		Result: results[h.random.IntN(2)], Reason: &shiplogv1.Reason{Code: "Forbidden", Message: "no"},
+		Node: h.entries[command-1].GetCommand().GetNode(), Result: results[h.random.IntN(2)], Reason: &shiplogv1.Reason{Code: "Forbidden", Message: "no"},
 	}}})
 }
 
@@ -198,7 +244,8 @@ func TestFoldFromLive(t *testing.T) {
 
 // TestFoldOrder: facts of unrelated objects may come in any order, as long as each object's own order is kept.
 func TestFoldOrder(t *testing.T) {
-	positions := regexp.MustCompile(`position \d+|"Sequence":\d+|"Seen":"[^"]*"`)
+	// What a job remembers of nodes is about the order between its facts and theirs.
+	positions := regexp.MustCompile(`position \d+|"Sequence":\d+|"Seen":"[^"]*"|pulled for .*\n`)
 	for seed := range uint64(seeds) {
 		h := newHistory(seed, 300)
 		var facts []*shiplogv1.Entry

@@ -261,7 +261,7 @@ func (w *World) Live() []uint64 {
 	}
 	for _, nodes := range w.results { //shiplog:unordered: sorted below
 		for _, held := range nodes { //shiplog:unordered: sorted below
-			live = append(live, held.sequence)
+			live = append(live, held.image, held.job)
 		}
 	}
 	for _, call := range w.callsBy { //shiplog:unordered: sorted below
