@@ -298,6 +298,15 @@ func TestOutcomes(t *testing.T) {
 			{method: "GET", code: 200, body: pod("u1", "5", "")},
 			{method: "PATCH", want: "?dryRun=All", code: 200, body: pod("u1", "5", "")}},
 			"APPLIED  requests=7 facts=[5]"},
+		{"patch had its effect, and the object changes while the question is asked whether it had", patchPod("4"), []step{
+			{method: "PATCH", hang: true},
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", code: 200, body: pod("u1", "5", "")},
+			{method: "PATCH", want: "?dryRun=All", code: 409, body: status(409, "Conflict")},
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", code: 200, body: pod("u1", "6", "")},
+			{method: "PATCH", want: "?dryRun=All", code: 200, body: pod("u1", "6", "")}},
+			"APPLIED  requests=7 facts=[6]"},
 		{"patch had no effect and somebody else was there", patchPod("4"), []step{
 			{method: "PATCH", hang: true},
 			{method: "PATCH", code: 409, body: status(409, "Conflict")},

@@ -78,8 +78,11 @@ func (c *call) already(ctx context.Context, effect *shiplogv1.PatchObject, conte
 		return otherwise
 	}
 	got := c.sendPatch(ctx, effect, contentType, body, url.Values{"dryRun": {metav1.DryRunAll}})
-	if got.temporary() {
+	switch {
+	case got.temporary():
 		return failed(got)
+	case got.code == http.StatusConflict:
+		return verdict{reason: got.explain(), unsure: true} // changed since it was looked at, which says nothing of the patch
 	}
 	if after, err := got.object(c.ref); got.ok() && err == nil && after.Hash == now.Hash {
 		return applied(now)
