@@ -313,7 +313,7 @@ func TestServerComesBack(t *testing.T) {
 	t.Parallel()
 	s := startTestServer(t, 0)
 	ctx := within(t)
-	j := mustOpen(t, Options{URL: s.url, Patience: 15 * time.Second, Log: testLog(t)})
+	j := mustOpen(t, Options{URL: s.url, Patience: 45 * time.Second, Log: testLog(t)})
 	r := reads(t, j, From{})
 	w := works(t, j, "executor")
 	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
@@ -451,6 +451,45 @@ func TestDamage(t *testing.T) {
 			t.Fatalf("it reads on to %d: %v", read, records[12].Entry)
 		}
 	}
+}
+
+// TestNoteGoesAhead: a note that was there when a reader asked which were gone, and that goes before the reader comes to it, is no damage.
+func TestNoteGoesAhead(t *testing.T) {
+	t.Parallel()
+	j := mustOpen(t, Options{Directory: t.TempDir(), Log: testLog(t)})
+	ctx := within(t)
+	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
+	check(t, err)
+	later := time.Now().Add(time.Hour)
+	for range 2 {
+		_, err = j.AppendCommands(ctx, fence, wish("early", later))
+		check(t, err)
+	}
+	const ahead = aheadRecords + 2*pullMessages
+	for version := 0; version < ahead; version += maxTaken {
+		var facts []*shiplogv1.Entry
+		for i := range maxTaken {
+			facts = append(facts, fact("a", version+i))
+		}
+		_, err = j.Append(ctx, facts...)
+		check(t, err)
+	}
+	_, err = j.AppendCommands(ctx, fence, wish("late", later))
+	check(t, err)
+	r := reads(t, j, From{Sequence: fence})
+	readTo := func(position uint64) {
+		for at := uint64(0); at < position; {
+			records, err := r.Next(ctx)
+			check(t, err)
+			at = records[len(records)-1].Sequence
+		}
+	}
+	readTo(fence + 5) // past the early note that is gone
+	last, err := j.AppendCommands(ctx, fence, wish("late", later))
+	check(t, err)
+	_, err = j.Append(ctx, fact("a", ahead))
+	check(t, err)
+	readTo(last + 1)
 }
 
 func TestListen(t *testing.T) {

@@ -18,6 +18,10 @@ const (
 	// A reader stops decoding ahead of its taker at either of these.
 	aheadRecords = 2 * maxTaken
 	aheadBytes   = 16 << 20
+	// A message counts as damaged when it has not come to be removed by the last of maxLooks, lookAgain apart: the replica that is
+	// asked may be behind the one that is read.
+	maxLooks  = 3
+	lookAgain = 200 * time.Millisecond
 )
 
 func (j *logStream) Read(ctx context.Context, from From) (Reader, error) {
@@ -70,9 +74,8 @@ type reader struct {
 	running context.Context
 	close   func()
 
-	// removed are the positions up to known that the log has taken out itself, in order. Only Next uses them.
+	// removed are positions that the log has taken out itself, in order, as of the last time it was asked. Only Next uses them.
 	removed []uint64
-	known   uint64
 }
 
 func (r *reader) Close() { r.close() }
@@ -144,36 +147,51 @@ func (r *reader) Next(ctx context.Context) ([]Record, error) {
 }
 
 // verify tells positions that were jumped over because the log took them out itself (notes that ticks replaced) from entries that
-// retention took before they were read, and from messages that the server cannot read and leaves out without a word. Only the front of
-// the log ever goes. It returns the records before the first loss or damage; ErrGap or ErrUndecodable if there are none. It errs on the
-// side of ErrGap when retention reaches a jump at this very moment.
+// retention took before they were read, and from messages that the server cannot read and leaves out without a word. It returns the
+// records before the first loss or damage; ErrGap or ErrUndecodable if there are none.
 func (r *reader) verify(ctx context.Context, records []Record, jumps []jump) ([]Record, error) {
-	until := func(position uint64, err error) ([]Record, error) {
-		if n := sort.Search(len(records), func(i int) bool { return records[i].Sequence > position }); n > 0 {
-			return records[:n], nil
-		}
-		return nil, fmt.Errorf("read the log: %w", err)
-	}
-	info, err := r.j.info(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the log: %w", err)
-	}
-	if first := info.State.FirstSeq; first > jumps[0].expected {
-		return until(jumps[0].expected, fmt.Errorf("%w: position %d was due, the log begins at %d", ErrGap, jumps[0].expected, first))
-	}
-	if last := jumps[len(jumps)-1].came; last > r.known {
-		if info, err = r.j.info(ctx, jetstream.WithDeletedDetails(true)); err != nil {
-			return nil, fmt.Errorf("read the log: %w", err)
-		}
-		r.removed, r.known = info.State.Deleted, info.State.LastSeq
-		slices.Sort(r.removed)
-	}
 	for _, jump := range jumps {
 		for position := jump.expected; position < jump.came; position++ {
-			if _, removed := slices.BinarySearch(r.removed, position); !removed {
-				return until(position, fmt.Errorf("%w: sequence %d: %s", ErrUndecodable, position, damaged))
+			err := r.explain(ctx, position)
+			if err == nil {
+				continue
 			}
+			if n := sort.Search(len(records), func(i int) bool { return records[i].Sequence > position }); n > 0 {
+				return records[:n], nil
+			}
+			return nil, fmt.Errorf("read the log: %w", err)
 		}
 	}
 	return records, nil
+}
+
+// explain returns nil if the log took out a position itself that was jumped over. Notes go at any time: only a list that was asked for
+// after the jump says that this one did not. Only the front of the log goes otherwise; should it reach the position at this very moment,
+// that is taken for ErrGap.
+func (r *reader) explain(ctx context.Context, position uint64) error {
+	for look := 0; ; look++ {
+		if _, removed := slices.BinarySearch(r.removed, position); removed {
+			return nil
+		}
+		switch look {
+		case 0:
+		case maxLooks:
+			return fmt.Errorf("%w: sequence %d: %s", ErrUndecodable, position, damaged)
+		default:
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(lookAgain):
+			}
+		}
+		info, err := r.j.info(ctx, jetstream.WithDeletedDetails(true))
+		if err != nil {
+			return err
+		}
+		if first := info.State.FirstSeq; first > position {
+			return fmt.Errorf("%w: position %d was due, the log begins at %d", ErrGap, position, first)
+		}
+		r.removed = info.State.Deleted
+		slices.Sort(r.removed)
+	}
 }
