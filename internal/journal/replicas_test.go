@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,11 +19,13 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 	var ports []int
 	var routes []*url.URL
 	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		address := lasting(t)
+		_, text, err := net.SplitHostPort(address)
 		check(t, err)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-		l.Close()
+		port, err := strconv.Atoi(text)
+		check(t, err)
+		ports = append(ports, port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: address})
 	}
 	var all []string
 	for i, port := range ports {
@@ -37,7 +40,7 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 		servers = append(servers, s)
 	}
 	for _, s := range servers {
-		if !s.ReadyForConnections(10 * time.Second) {
+		if !s.ReadyForConnections(30 * time.Second) {
 			t.Fatal("a server does not start")
 		}
 		all = append(all, s.ClientURL())
@@ -49,7 +52,7 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 func TestReplicated(t *testing.T) {
 	t.Parallel()
 	servers, urls := startReplicas(t)
-	o := Options{URL: urls, Durability: Strict, Patience: 15 * time.Second, Log: testLog(t)}
+	o := Options{URL: urls, Durability: Strict, Patience: 45 * time.Second, Log: testLog(t)}
 	j := mustOpen(t, o)
 	l := j.(*logStream)
 	if n := l.stream.CachedInfo().Config.Replicas; n != 3 {
