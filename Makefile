@@ -48,9 +48,9 @@ chaos: build bin/nats-server ## break everything under rollouts: make chaos SEED
 reliability: ## docs/reliability.md's tables, from the summaries of runs beside it
 	go run ./integration/chaos table --into docs/reliability.md docs/reliability/*.json
 
-chaostest: build bin/nats-server ## some minutes of it, short faults only
+chaostest: build bin/nats-server ## three minutes of it, short faults only
 	go test -count=1 ./integration/chaos/...
-	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 4 --longest 8s
+	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 3 --longest 8s
 
 bench: build ## figures against the floor measured in the same run, and figures of a log of a million entries
 	go run ./integration/bench $(BENCH)

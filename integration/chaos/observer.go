@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -121,6 +122,8 @@ func (o *observer) read(ctx context.Context, from uint64, take func(entry), more
 	if err != nil {
 		return err
 	}
+	var said strings.Builder
+	command.Stderr = &said
 	if err := command.Start(); err != nil {
 		return err
 	}
@@ -131,7 +134,10 @@ func (o *observer) read(ctx context.Context, from uint64, take func(entry), more
 			if !errors.Is(err, io.EOF) {
 				_ = command.Process.Kill()
 			}
-			return command.Wait()
+			if err := command.Wait(); err != nil {
+				return fmt.Errorf("shiplog tail: %w: %s", err, strings.TrimSpace(said.String()))
+			}
+			return nil
 		}
 		var e entry
 		if err := json.Unmarshal(line, &e); err != nil {
