@@ -67,7 +67,7 @@ func table(out io.Writer, paths []string) error {
 		if err := json.Unmarshal(data, &r); err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		wrong := len(r.Wrong)
+		wrong := 0
 		for _, round := range r.Rounds {
 			if len(round.Wrong) > 0 {
 				wrong++
@@ -94,22 +94,33 @@ func table(out io.Writer, paths []string) error {
 			}
 		}
 		fmt.Fprintf(out, "| %d | %s | %.0f | %d | %d | %d | %d | %s |\n", r.Seed, r.Began.UTC().Format("2006-01-02 15:04"), r.Minutes, len(r.Rounds), r.Changes,
-			r.Commands, r.Entries, orNothing(wrong))
+			r.Commands, r.Entries, amiss(wrong, len(r.Wrong)))
 	}
 	fmt.Fprintln(out, "\n| fault | layouts | alone | in pairs | seeds | slowest to settle | what was wrong |")
 	fmt.Fprintln(out, "|---|---|---|---|---|---|---|")
 	for _, name := range slices.SortedFunc(maps.Keys(faults), cmp.Compare[string]) {
 		t := faults[name]
-		fmt.Fprintf(out, "| %s | %s | %d | %d | %s | %.1f s | %s |\n", name, list(t.layouts), t.alone, t.paired, list(t.seeds), t.settled, orNothing(t.wrong))
+		fmt.Fprintf(out, "| %s | %s | %d | %d | %s | %.1f s | %s |\n", name, list(t.layouts), t.alone, t.paired, list(t.seeds), t.settled, amiss(t.wrong, 0))
 	}
 	return nil
 }
 
 func list(of map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(of)), ", ") }
 
-func orNothing(wrong int) string {
-	if wrong == 0 {
+// amiss says in how many rounds something was wrong, and what at the end of a run.
+func amiss(rounds, atTheEnd int) string {
+	var out []string
+	switch {
+	case rounds == 1:
+		out = append(out, "1 round")
+	case rounds > 1:
+		out = append(out, fmt.Sprintf("%d rounds", rounds))
+	}
+	if atTheEnd > 0 {
+		out = append(out, fmt.Sprintf("%d at the end", atTheEnd))
+	}
+	if len(out) == 0 {
 		return "nothing"
 	}
-	return fmt.Sprintf("%d rounds", wrong)
+	return strings.Join(out, ", ")
 }
