@@ -9,8 +9,11 @@ import (
 	"syscall"
 )
 
-// lockFile opens path and holds an exclusive lock on it until the file is closed or the process ends.
-func lockFile(path string) (*os.File, error) {
+// fileLock is an exclusive lock on a file.
+type fileLock struct{ file *os.File }
+
+// lockFile opens path and holds an exclusive lock on it until the lock is closed or the process ends.
+func lockFile(path string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -22,5 +25,11 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return f, nil
+	return &fileLock{f}, nil
+}
+
+// Close gives the lock back. Closing the file alone would keep it for as long as a child of this process has the file too, which each
+// child has between its fork and its exec.
+func (l *fileLock) Close() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
 }

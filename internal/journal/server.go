@@ -38,7 +38,7 @@ type embedded struct {
 	// cluster is the token in the subjects that agents use.
 	cluster string
 	log     serverLog
-	lock    *os.File
+	lock    *fileLock
 	// token is the password of embeddedUser. Whoever learns it may do all that we may.
 	token string
 	// issuer signs what the server is told of agents.
