@@ -52,8 +52,10 @@ type caller struct {
 // call is one command under way.
 type call struct {
 	*caller
-	task *journal.Task
-	log  zerolog.Logger
+	// sequence of the command; task is the delivery of it that is to be done, guarded by mu.
+	sequence uint64
+	task     *journal.Task
+	log      zerolog.Logger
 	// wanted ends when nobody wants the call any more, of which stop gives the reason, or with the process.
 	wanted context.Context
 	stop   context.CancelCauseFunc
@@ -115,7 +117,7 @@ func (c *caller) enter(ctx context.Context, task *journal.Task) *call {
 		return nil
 	}
 	verb, target := journal.Call(task.Entry.GetCommand())
-	one := &call{caller: c, task: task,
+	one := &call{caller: c, sequence: task.Sequence, task: task,
 		log: c.options.Logger.With().Uint64("command", task.Sequence).Str("verb", verb).Str("target", target).Logger()}
 	one.wanted, one.stop = context.WithCancelCause(ctx)
 	c.under[task.Sequence] = one
@@ -125,7 +127,7 @@ func (c *caller) enter(ctx context.Context, task *journal.Task) *call {
 func (c *call) leave() *journal.Task {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.under, c.task.Sequence)
+	delete(c.under, c.sequence)
 	return c.task
 }
 
@@ -281,7 +283,7 @@ func (c *call) say(ctx context.Context, state shiplogv1.CallObserved_State) (jou
 
 // offer says a word about the call until the log holds it. Errors: journal.ErrRefused, or that of ctx.
 func (c *call) offer(ctx context.Context, word *shiplogv1.Entry) (journal.Said, error) {
-	word.Writer, word.WriterVersion, word.Cause = c.writer, c.options.Version, c.task.Sequence
+	c.sign(word)
 	for failures := 1; ; failures++ {
 		said, err := c.options.Log.Say(ctx, word)
 		switch {
@@ -294,4 +296,10 @@ func (c *call) offer(ctx context.Context, word *shiplogv1.Entry) (journal.Said, 
 			return journal.Said{}, ctx.Err()
 		}
 	}
+}
+
+// sign says in a word who says it, and of which command.
+func (c *call) sign(word *shiplogv1.Entry) *shiplogv1.Entry {
+	word.Writer, word.WriterVersion, word.Cause = c.writer, c.options.Version, c.sequence
+	return word
 }

@@ -73,6 +73,7 @@ func wantRefused(t *testing.T, log journal.Journal, command uint64, code, messag
 	}
 }
 
+// image-pull R46: an image that is there is not pulled, unless it always is.
 func pulls(t *testing.T, m machine) {
 	log := journal.NewMemory(time.Now)
 	start(t, m, log, quick)

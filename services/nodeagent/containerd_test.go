@@ -82,14 +82,18 @@ func (c *containerd) endpoint() string {
 	return "unix://" + status.Nodes[0].Socket
 }
 
-func (c *containerd) run(t *testing.T, pod string) {
+func (c *containerd) run(t *testing.T, pod string, command ...string) {
+	own, err := json.Marshal(command)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.kubectl(t, fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: default}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: %s, image: %q, env: [{name: COLOR, value: blue}]}]
-`, pod, containerName, image), "apply", "-f", "-")
+  containers: [{name: %s, image: %q, command: %s, env: [{name: COLOR, value: blue}]}]
+`, pod, containerName, image, own), "apply", "-f", "-")
 }
 
 func (c *containerd) remove(t *testing.T, pod string) {

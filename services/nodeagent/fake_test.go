@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	contentv1 "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/distribution/reference"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -32,12 +33,15 @@ type fakeRuntime struct {
 	count      int
 	containers map[string]*runtimev1.Container // by Pod
 	images     []*runtimev1.Image
+	pulls      []*runtimev1.PullImageRequest
+	manifests  map[string]*manifest // by digest, what is pulled bit by bit
 	listeners  []chan struct{}
 	streams    int
 	asked      int  // for the status of a container
 	forgetful  bool // it has no account of a container's environment
 	execs      [][]string
-	hostIP     bool // its Pods share the node's network
+	hostIP     bool            // its Pods share the node's network
+	stubborn   map[string]bool // containers that end only when they are killed
 }
 
 // startFake starts one of a version; from 2 on it tells everybody of its events.
@@ -47,7 +51,8 @@ func startFake(t *testing.T, version string) *fakeRuntime {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fakeRuntime{socket: filepath.Join(dir, "s"), version: version, containers: map[string]*runtimev1.Container{}}
+	f := &fakeRuntime{socket: filepath.Join(dir, "s"), version: version, containers: map[string]*runtimev1.Container{},
+		manifests: map[string]*manifest{}, stubborn: map[string]bool{}}
 	f.up(t)
 	t.Cleanup(f.down)
 	return f
@@ -63,6 +68,9 @@ func (f *fakeRuntime) up(t *testing.T) {
 	f.server = grpc.NewServer()
 	runtimev1.RegisterRuntimeServiceServer(f.server, f)
 	runtimev1.RegisterImageServiceServer(f.server, f)
+	if f.tells() {
+		contentv1.RegisterContentServer(f.server, &fakeContent{fake: f})
+	}
 	go func() { _ = f.server.Serve(listener) }()
 }
 
@@ -74,9 +82,10 @@ func (f *fakeRuntime) restart(t *testing.T) {
 	f.up(t)
 }
 
-func (f *fakeRuntime) run(_ *testing.T, pod string) {
+func (f *fakeRuntime) run(_ *testing.T, pod string, command ...string) {
 	f.change(func() {
 		f.count++
+		f.stubborn[fmt.Sprint("c", f.count)] = command != nil
 		if f.images == nil {
 			f.images = []*runtimev1.Image{{Id: "sha256:1", RepoTags: []string{image}, RepoDigests: []string{"docker.io/library/app@sha256:2"}, Size: 7}}
 		}
@@ -141,6 +150,14 @@ func (f *fakeRuntime) PullImage(ctx context.Context, request *runtimev1.PullImag
 	if auth := request.GetAuth(); strings.Contains(name, "/private/") && (auth.GetUsername() != registryUser || auth.GetPassword() != registryPassword) {
 		return nil, status.Errorf(codes.Unknown, "failed to pull and unpack image %q: unexpected status: 401 Unauthorized", name)
 	}
+	f.mu.Lock()
+	f.pulls = append(f.pulls, proto.CloneOf(request))
+	f.mu.Unlock()
+	if strings.Contains(name, "trickle") {
+		if err := f.trickle(ctx, name); err != nil {
+			return nil, err
+		}
+	}
 	if strings.Contains(name, "slow") {
 		select {
 		case <-ctx.Done():
@@ -165,7 +182,13 @@ func normal(name string) string {
 }
 
 // StopContainer ends a container; the kubelet of this runtime starts nothing again.
-func (f *fakeRuntime) StopContainer(_ context.Context, request *runtimev1.StopContainerRequest) (*runtimev1.StopContainerResponse, error) {
+func (f *fakeRuntime) StopContainer(ctx context.Context, request *runtimev1.StopContainerRequest) (*runtimev1.StopContainerResponse, error) {
+	f.mu.Lock()
+	stubborn := f.stubborn[request.ContainerId]
+	f.mu.Unlock()
+	if stubborn && !sleep(ctx, time.Duration(request.Timeout)*time.Second) {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	f.change(func() {
 		for _, container := range f.containers { // at most one matches
 			if container.Id == request.ContainerId {

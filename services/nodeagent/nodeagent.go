@@ -60,6 +60,7 @@ type runtime interface {
 	Watch(ctx context.Context, changed func()) error
 	Image(ctx context.Context, image string) (id string, _ error)
 	Pull(ctx context.Context, image string, labels, annotations map[string]string, credential *keyring.Credential) (id string, _ error)
+	Progress(ctx context.Context, image string) (done, total uint64, _ error)
 	Stop(ctx context.Context, container string, grace time.Duration) error
 	Inspect(ctx context.Context, container string, environment bool) (cri.Details, error)
 	Exec(ctx context.Context, container string, command []string) (cri.Executed, error)

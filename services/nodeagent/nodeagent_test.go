@@ -31,13 +31,14 @@ const (
 var quick = pace{
 	period: 100 * time.Millisecond, settle: 20 * time.Millisecond, apart: 50 * time.Millisecond,
 	retry: 20 * time.Millisecond, retryMax: 200 * time.Millisecond, beat: 100 * time.Millisecond,
+	progress: 200 * time.Millisecond,
 }
 
 // machine is a node under test: a runtime, and what makes it run Pods.
 type machine interface {
 	endpoint() string
-	// run starts a Pod of one container, remove ends it; the runtime may take a while to follow.
-	run(t *testing.T, pod string)
+	// run starts a Pod of one container, with a command that ignores SIGTERM if one is given; remove ends it; the runtime may take a while to follow.
+	run(t *testing.T, pod string, command ...string)
 	remove(t *testing.T, pod string)
 	// restart ends the runtime, without its containers, and starts it again.
 	restart(t *testing.T)
@@ -55,6 +56,10 @@ func TestContract(t *testing.T) {
 		{"SurvivesTheLog", survivesTheLog},
 		{"Pulls", pulls},
 		{"PullsWithSecrets", pullsWithSecrets},
+		{"TellsProgress", tellsProgress},
+		{"TimesOut", timesOut},
+		{"LosesTheRuntimeInAPull", losesTheRuntimeInAPull},
+		{"LosesTheRuntimeInAStop", losesTheRuntimeInAStop},
 		{"Stops", stops},
 		{"RunsHooks", runsHooks},
 		{"Inspects", inspects},
@@ -65,6 +70,7 @@ func TestContract(t *testing.T) {
 		"containerd": func(t *testing.T) machine { return startContainerd(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, behaviour := range behaviours {
 				t.Run(behaviour.name, func(t *testing.T) { behaviour.run(t, start(t)) })
 			}
@@ -104,6 +110,11 @@ func start(t *testing.T, m machine, log *journal.Memory, pace pace) *running {
 
 // startWith has an executor that reads Secrets of a cluster.
 func startWith(t *testing.T, m machine, log *journal.Memory, pace pace, secrets kubernetes.Interface) *running {
+	return startOptions(t, m, log, pace, Options{}, secrets)
+}
+
+// startOptions has an agent with options of its own; those that each needs are filled in.
+func startOptions(t *testing.T, m machine, log *journal.Memory, pace pace, options Options, secrets kubernetes.Interface) *running {
 	var answer func(context.Context, string, journal.CredentialsRequest) (journal.SealedCredentials, error)
 	if secrets != nil {
 		answer = credentials.New(secrets, log).Answer
@@ -122,9 +133,9 @@ func startWith(t *testing.T, m machine, log *journal.Memory, pace pace, secrets 
 		}
 	}()
 	go func() {
-		ended <- run(ctx, Options{
-			Node: "node-1", Endpoint: m.endpoint(), Log: own, Logger: zerolog.New(r.said), Registry: r.registry, Writer: "nodeagent/test", Version: "v1",
-		}, pace)
+		options.Node, options.Endpoint, options.Log, options.Logger = "node-1", m.endpoint(), own, zerolog.New(r.said)
+		options.Registry, options.Writer, options.Version = r.registry, "nodeagent/test", "v1"
+		ended <- run(ctx, options, pace)
 	}()
 	r.stop = sync.OnceFunc(func() {
 		cancel()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/nats-io/nkeys"
@@ -13,6 +14,7 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/keyring"
+	"shiplog.dev/services/nodeagent/cri"
 )
 
 // annotationPuller tells the runtime's plugins who pulls (image-pull R48).
@@ -27,7 +29,9 @@ func (c *call) pull(ctx context.Context, pull *shiplogv1.PullImage) *shiplogv1.O
 		var held held
 		if held, err = c.credentials(ctx, pull); err == nil {
 			found.MissingSecrets = held.missing
+			quiet := c.tell(ctx, pull.GetImage())
 			err = held.explain(c.obtain(ctx, pull, held.credentials, found))
+			quiet()
 		}
 	}
 	outcome := &shiplogv1.Outcome{}
@@ -84,6 +88,36 @@ func (c *call) obtain(ctx context.Context, pull *shiplogv1.PullImage, credential
 		return errors.New(failures[0])
 	}
 	return fmt.Errorf("each of %d credentials failed: %s", len(failures), strings.Join(failures, "; "))
+}
+
+// tell says how far a pull is whenever that is known and changed, until the function that it returns is called.
+func (c *call) tell(ctx context.Context, image string) (quiet func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		said := &shiplogv1.CallObserved{State: shiplogv1.CallObserved_STATE_RUNNING}
+		for sleep(ctx, c.pace.progress) {
+			done, total, err := c.runtime.Progress(ctx, image)
+			if errors.Is(err, cri.ErrNoProgress) {
+				return
+			}
+			if err != nil || total == 0 || done == said.BytesDone && total == said.BytesTotal {
+				continue
+			}
+			now := &shiplogv1.CallObserved{State: said.State, BytesDone: done, BytesTotal: total}
+			_, err = c.options.Log.Say(ctx, c.sign(&shiplogv1.Entry{Kind: &shiplogv1.Entry_CallObserved{CallObserved: now}}))
+			switch {
+			case errors.Is(err, journal.ErrRefused):
+				return
+			case err == nil:
+				said = now
+			}
+		}
+	})
+	return func() {
+		cancel()
+		telling.Wait()
+	}
 }
 
 // without returns a text in which nothing of a credential stands.
@@ -146,7 +180,7 @@ func (c *call) ask(ctx context.Context, pull *shiplogv1.PullImage, h *held) erro
 	if err != nil {
 		return fmt.Errorf("make a key for credentials: %w", err)
 	}
-	request := journal.CredentialsRequest{Command: c.task.Sequence, Key: public}
+	request := journal.CredentialsRequest{Command: c.sequence, Key: public}
 	var answer journal.SealedCredentials
 	for failures := 1; ; failures++ {
 		answer, err = c.options.Log.Credentials(ctx, request)

@@ -57,6 +57,9 @@ func clusterSecrets() *fake.Clientset {
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "opaque"}})
 }
 
+// pullsWithSecrets: Secrets are read at each pull; each credential is tried, and what is missing or malformed is named.
+//
+// image-pull R49, R50, D9, D11: a malformed Secret does not keep the others from being tried.
 func pullsWithSecrets(t *testing.T, m machine) {
 	log := journal.NewMemory(time.Now)
 	agent := startWith(t, m, log, quick, clusterSecrets())

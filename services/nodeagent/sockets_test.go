@@ -8,7 +8,7 @@ import (
 	"shiplog.dev/services/nodeagent/cri"
 )
 
-// TestFind: of several files, the first at which a runtime answers.
+// TestFind: of several files, the first at which a runtime answers (image-pull R38).
 func TestFind(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

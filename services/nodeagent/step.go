@@ -18,10 +18,13 @@ type pace struct {
 	retry, retryMax time.Duration
 	// beat is the time between two signs of life.
 	beat time.Duration
+	// progress is the time between two words about how far a pull is.
+	progress time.Duration
 }
 
 var standard = pace{
 	beat: 15 * time.Second, period: 10 * time.Second, settle: 200 * time.Millisecond, apart: time.Second, retry: 250 * time.Millisecond, retryMax: 10 * time.Second,
+	progress: 5 * time.Second,
 }
 
 // state is all that a step depends on.

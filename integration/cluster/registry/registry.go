@@ -9,6 +9,7 @@ package registry
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -35,6 +36,10 @@ const (
 	Crash = "crash"
 	// Done is the tag of images whose default command ends at once with exit code 0.
 	Done = "done"
+	// Trickle is the name of images of which the second layer has TrickleBytes and takes TrickleTime to deliver.
+	Trickle      = "trickle"
+	TrickleBytes = 4 << 20
+	TrickleTime  = 5 * time.Second
 	// Private is the first or the second part of the path of images that only User gets, with Password: private/app, docker.io/private/app.
 	Private  = "private"
 	User     = "puller"
@@ -153,7 +158,37 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest st
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Docker-Content-Digest", digest)
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(body.Bytes()))
+	var out http.ResponseWriter = w
+	if slices.Contains(strings.Split(path.Clean(req.URL.Path), "/"), Trickle) && body.Len() > TrickleBytes {
+		out = &trickle{ResponseWriter: w, ctx: req.Context()}
+	}
+	http.ServeContent(out, req, "", time.Time{}, bytes.NewReader(body.Bytes()))
+}
+
+// trickle delivers a body in TrickleTime for TrickleBytes, until ctx ends.
+type trickle struct {
+	http.ResponseWriter
+	ctx context.Context
+}
+
+func (t *trickle) Write(body []byte) (int, error) {
+	const pieces = 100
+	written := 0
+	for piece := range slices.Chunk(body, TrickleBytes/pieces) {
+		select {
+		case <-t.ctx.Done():
+			return written, t.ctx.Err()
+		case <-time.After(TrickleTime / pieces * time.Duration(len(piece)) / (TrickleBytes / pieces)):
+		}
+		n, err := t.ResponseWriter.Write(piece)
+		if written += n; err != nil {
+			return written, err
+		}
+		if err := http.NewResponseController(t.ResponseWriter).Flush(); err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
 func (r *Registry) delay(name, reference string) time.Duration {
@@ -193,10 +228,14 @@ func (r *Registry) manifest(name, reference string) (manifest, error) {
 
 // make makes an image. The caller holds the lock.
 func (r *Registry) make(name, tag string) (manifest, error) {
-	layer, err := layerOf(
+	files := []entry{
 		file("usr/sbin/nginx", 0o755, fmt.Sprintf(nginx, tag)),
 		file("www/index.html", 0o644, name+":"+tag+"\n"),
-	)
+	}
+	if name == Trickle {
+		files = append(files, file("www/large", 0o644, strings.Repeat(".", TrickleBytes)))
+	}
+	layer, err := layerOf(files...)
 	if err != nil {
 		return manifest{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	contentv1 "github.com/containerd/containerd/api/services/content/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -44,12 +45,14 @@ func Path(endpoint string) (string, error) {
 	return path, nil
 }
 
-// Client is a connection to one runtime. Look is for one goroutine; Watch may run beside it.
+// Client is a connection to one runtime. Look is for one goroutine; everything else may run beside it.
 type Client struct {
 	endpoint   string
 	connection *grpc.ClientConn
 	runtime    runtimev1.RuntimeServiceClient
 	images     runtimev1.ImageServiceClient
+	// content is containerd's own; other runtimes have none.
+	content contentv1.ContentClient
 	// known holds the details of the containers of the last Look, by id. Once a container started they do not change.
 	known map[string]detail
 }
@@ -70,6 +73,7 @@ func New(endpoint string) (*Client, error) {
 	return &Client{
 		endpoint: endpoint, connection: connection,
 		runtime: runtimev1.NewRuntimeServiceClient(connection), images: runtimev1.NewImageServiceClient(connection),
+		content: contentv1.NewContentClient(connection),
 	}, nil
 }
 

@@ -52,6 +52,7 @@ func runs(t *testing.T, directory string) int {
 	return strings.Count(string(data), "run")
 }
 
+// image-pull R51: the plugins of the kubelet, by its protocol.
 func TestPluginsAreAskedAsTheKubeletDoes(t *testing.T) {
 	for kind, want := range map[string]int{"Image": 3, "Registry": 2, "Global": 1} {
 		path, directory := write(t, config, strings.Replace(answer, "KEY", kind, 1))
