@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
@@ -490,6 +491,17 @@ func TestNoteGoesAhead(t *testing.T) {
 	_, err = j.Append(ctx, fact("a", ahead))
 	check(t, err)
 	readTo(last + 1)
+}
+
+// TestStartIsQuiet: a server that starts as it should warns of nothing.
+func TestStartIsQuiet(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0", Log: zerolog.New(&said).Level(zerolog.InfoLevel)})
+	check(t, j.Close())
+	if said.Len() > 0 {
+		t.Errorf("it says %s", said.String())
+	}
 }
 
 func TestListen(t *testing.T) {

@@ -157,7 +157,7 @@ func (a answer) err() error {
 func (a answer) or(err error) answer {
 	switch {
 	case errors.Is(err, ErrRefused):
-		return answer{Refused: err.Error()}
+		return answer{Refused: strings.TrimPrefix(err.Error(), ErrRefused.Error()+": ")} // which the agent says again
 	case err != nil:
 		return answer{Busy: "it cannot be done now"}
 	}

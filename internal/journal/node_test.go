@@ -3,6 +3,8 @@ package journal
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -119,7 +121,7 @@ func wordsAreHeard(t *testing.T, f *fixture) {
 			case word.GetNodeObserved() != nil:
 				return Said{Sequence: 3, Begun: "somebody"}, nil
 			case word.GetOutcome() != nil:
-				return Said{}, ErrRefused
+				return Said{}, fmt.Errorf("%w: it lies", ErrRefused)
 			}
 			return Said{}, ErrFull
 		},
@@ -130,6 +132,9 @@ func wordsAreHeard(t *testing.T, f *fixture) {
 	}
 	_, err := n.Say(ctx, callOutcome("n.1", 3, "x"))
 	wantError(t, err, ErrRefused)
+	if said := fmt.Sprint(err); strings.Count(said, "refused") != 1 || !strings.HasSuffix(said, "it lies") {
+		t.Errorf("it says %s", said)
+	}
 	_, err = n.Say(ctx, called("n.1", 3, shiplogv1.CallObserved_STATE_TAKEN))
 	wantError(t, err, ErrUnavailable)
 	if newest, err := n.Alive(ctx); err != nil || newest != 7 {

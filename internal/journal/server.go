@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 	"github.com/rs/zerolog"
+	"golang.org/x/crypto/bcrypt"
 )
 
 const (
@@ -232,7 +233,12 @@ func (e *embedded) guard(so *server.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	so.Username, so.Password = embeddedUser, e.token
+	// The server wants no plain passwords. The token is random and 128 bits long: the cheapest hash will do.
+	hash, err := bcrypt.GenerateFromPassword([]byte(e.token), bcrypt.MinCost)
+	if err != nil {
+		return fmt.Errorf("hash the token for clients: %w", err)
+	}
+	so.Username, so.Password = embeddedUser, string(hash)
 	so.AuthCallout = &server.AuthCallout{Issuer: issuer, Account: server.DEFAULT_GLOBAL_ACCOUNT, AuthUsers: []string{embeddedUser}}
 	so.AlwaysEnableNonce = true
 	so.AuthTimeout = (identifyWait + time.Second).Seconds()
