@@ -41,6 +41,8 @@ func realNode(t *testing.T) (name, endpoint string) {
 
 // TestNodeAgent: alone against the log of a running instance, and within `up`, the agent reports what runs, and never the
 // same twice in a row, however often it is started.
+//
+// image-pull R52: it is ready, by /readyz, once the log says what its runtime has.
 func TestNodeAgent(t *testing.T) {
 	namespace := space(t)
 	node, endpoint := realNode(t)
