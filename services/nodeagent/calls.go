@@ -248,10 +248,16 @@ func (c *call) ended(ctx context.Context, doing, code string, err error) *shiplo
 	switch {
 	case context.Cause(ctx) == errStopped:
 		return refused(stopped, fmt.Errorf("%s is stopped", doing))
-	case ctx.Err() != nil:
+	case over(ctx):
 		return refused(timedOut, fmt.Errorf("%s took too long: %s", doing, text(err)))
 	}
 	return refused(code, err)
+}
+
+// over says whether the time of a call is over. The runtime counts it too, and may say so before ctx does.
+func over(ctx context.Context) bool {
+	end, bounded := ctx.Deadline()
+	return ctx.Err() != nil || bounded && !time.Now().Before(end)
 }
 
 func refused(code string, err error) *shiplogv1.Outcome {

@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -103,12 +104,24 @@ func stops(t *testing.T, m machine) {
 	applied(t, log, command(t, log, stopOf(id, 2*time.Second)))
 	applied(t, log, command(t, log, stopOf(id, 2*time.Second)))
 	applied(t, log, command(t, log, stopOf(strings.Repeat("0", 64), 2*time.Second)))
-	testbed.Eventually(t, 30*time.Second, func() error {
-		if now := containerOf(t, log, "stopped"); now.GetId() == id && now.GetState() == shiplogv1.RuntimeContainer_STATE_RUNNING {
-			return fmt.Errorf("container %v", now)
-		}
-		return nil
-	})
+	wantStopped(t, log, "stopped", id)
 	m.remove(t, "stopped")
 	wantGone(t, log, "stopped")
+}
+
+// unaware is a context whose time is over and that has not noticed: its timer is late.
+type unaware struct{ context.Context }
+
+func (unaware) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// TestTheRuntimeNoticesFirst: a runtime that ends a call in time does not make it a failure of another kind.
+func TestTheRuntimeNoticesFirst(t *testing.T) {
+	t.Parallel()
+	one := &call{}
+	if got := one.ended(unaware{t.Context()}, "stopping it", failed, context.DeadlineExceeded).GetReason().GetCode(); got != timedOut {
+		t.Errorf("it ends as %s", got)
+	}
+	if got := one.ended(t.Context(), "stopping it", failed, context.DeadlineExceeded).GetReason().GetCode(); got != failed {
+		t.Errorf("without an end, it ends as %s", got)
+	}
 }

@@ -89,14 +89,7 @@ func killed(t *testing.T, m machine) {
 	agent.Kill()
 	begin()
 	applied(t, log, stop)
-	testbed.Eventually(t, 30*time.Second, func() error { // the kubelet may have started another one
-		for _, container := range last(t, log).GetNodeObserved().GetContainers() {
-			if container.Id == id && container.State == shiplogv1.RuntimeContainer_STATE_RUNNING {
-				return fmt.Errorf("container %v", container)
-			}
-		}
-		return nil
-	})
+	wantStopped(t, log, "killed", id)
 	if f, is := m.(*fakeRuntime); is {
 		wantExecs(t, f, 3)
 	}

@@ -179,17 +179,39 @@ func last(t *testing.T, log journal.Journal) *shiplogv1.Entry {
 	return record.Entry
 }
 
-// containerOf returns the only container of a Pod in the last fact, or nil.
-func containerOf(t *testing.T, log journal.Journal, pod string) (found *shiplogv1.RuntimeContainer) {
+// containersOf returns the containers of a Pod in the last fact.
+func containersOf(t *testing.T, log journal.Journal, pod string) (found []*shiplogv1.RuntimeContainer) {
 	for _, container := range last(t, log).GetNodeObserved().GetContainers() {
 		if container.PodName == pod && container.PodNamespace == "default" {
-			if found != nil {
-				t.Errorf("two containers of Pod %s", pod)
-			}
-			found = container
+			found = append(found, container)
 		}
 	}
 	return found
+}
+
+// containerOf returns the only container of a Pod in the last fact, or nil.
+func containerOf(t *testing.T, log journal.Journal, pod string) *shiplogv1.RuntimeContainer {
+	found := containersOf(t, log, pod)
+	if len(found) > 1 {
+		t.Errorf("%d containers of Pod %s", len(found), pod)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return found[0]
+}
+
+// wantStopped waits until a container of a Pod does not run; the kubelet may have started another one.
+func wantStopped(t *testing.T, log journal.Journal, pod, id string) {
+	t.Helper()
+	testbed.Eventually(t, 30*time.Second, func() error {
+		for _, container := range containersOf(t, log, pod) {
+			if container.Id == id && container.State == shiplogv1.RuntimeContainer_STATE_RUNNING {
+				return fmt.Errorf("container %v", container)
+			}
+		}
+		return nil
+	})
 }
 
 // wantRunning waits until the last fact says that a Pod runs.
@@ -207,8 +229,8 @@ func wantRunning(t *testing.T, log journal.Journal, pod string) *shiplogv1.Runti
 func wantGone(t *testing.T, log journal.Journal, pod string) {
 	t.Helper()
 	testbed.Eventually(t, 60*time.Second, func() error {
-		if c := containerOf(t, log, pod); c != nil {
-			return fmt.Errorf("container of %s: %v", pod, c)
+		if left := containersOf(t, log, pod); len(left) > 0 {
+			return fmt.Errorf("containers of %s: %v", pod, left)
 		}
 		return nil
 	})

@@ -39,7 +39,7 @@ func (c *call) pull(ctx context.Context, pull *shiplogv1.PullImage) *shiplogv1.O
 	case err == nil:
 	case context.Cause(ctx) == errStopped:
 		outcome = refused(stopped, fmt.Errorf("pulling image %s is stopped", image))
-	case ctx.Err() != nil:
+	case over(ctx):
 		outcome = refused(timedOut, fmt.Errorf("pulling image %s is canceled: %w", image, err))
 	default:
 		outcome = refused(pullFailed, err)
@@ -79,7 +79,7 @@ func (c *call) obtain(ctx context.Context, pull *shiplogv1.PullImage, credential
 	var failures []string
 	for i := range credentials {
 		err := try(&credentials[i])
-		if err == nil || ctx.Err() != nil {
+		if err == nil || over(ctx) {
 			return err
 		}
 		failures = append(failures, without(text(err), credentials[i]))

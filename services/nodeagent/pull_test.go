@@ -124,12 +124,7 @@ func losesTheRuntimeInAStop(t *testing.T, m machine) {
 	if took := applied(t, log, stop).GetTook().AsDuration(); took < 5*time.Second {
 		t.Errorf("it was not waited for: %s", took)
 	}
-	testbed.Eventually(t, 30*time.Second, func() error { // the kubelet may have started another one
-		if now := containerOf(t, log, "stubborn"); now.GetId() == id && now.GetState() == shiplogv1.RuntimeContainer_STATE_RUNNING {
-			return fmt.Errorf("container %v", now)
-		}
-		return nil
-	})
+	wantStopped(t, log, "stubborn", id)
 	m.remove(t, "stubborn")
 	wantGone(t, log, "stubborn")
 }

@@ -24,7 +24,7 @@ type pace struct {
 
 var standard = pace{
 	beat: 15 * time.Second, period: 10 * time.Second, settle: 200 * time.Millisecond, apart: time.Second, retry: 250 * time.Millisecond, retryMax: 10 * time.Second,
-	progress: 5 * time.Second,
+	progress: 3 * time.Second,
 }
 
 // state is all that a step depends on.
