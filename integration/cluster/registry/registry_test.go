@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -79,6 +80,38 @@ func TestMissing(t *testing.T) {
 		if response.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: %s, want 404", path, response.Status)
 		}
+	}
+}
+
+// TestTrickle: the large layer comes bit by bit.
+func TestTrickle(t *testing.T) {
+	reference, err := name.ParseReference(serve(t) + "/any/" + registry.Trickle + ":1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := remote.Image(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, err := layers[1].Size(); err != nil || size < registry.TrickleBytes {
+		t.Fatalf("it has %d bytes, %v", size, err)
+	}
+	began := time.Now()
+	content, err := layers[1].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	const part = 5
+	if _, err := io.CopyN(io.Discard, content, registry.TrickleBytes/part); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < registry.TrickleTime/part*8/10 || took > registry.TrickleTime {
+		t.Errorf("the first of %d parts took %s", part, took)
 	}
 }
 
