@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -41,6 +42,7 @@ type fakeRuntime struct {
 	forgetful  bool // it has no account of a container's environment
 	execs      [][]string
 	hostIP     bool            // its Pods share the node's network
+	young      time.Time       // until when it takes no calls, as a containerd that just started
 	stubborn   map[string]bool // containers that end only when they are killed
 }
 
@@ -65,7 +67,15 @@ func (f *fakeRuntime) up(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.server = grpc.NewServer()
+	f.server = grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		f.mu.Lock()
+		young := time.Now().Before(f.young)
+		f.mu.Unlock()
+		if young {
+			return nil, errors.New("server is not initialized yet")
+		}
+		return handle(ctx, request)
+	}))
 	runtimev1.RegisterRuntimeServiceServer(f.server, f)
 	runtimev1.RegisterImageServiceServer(f.server, f)
 	if f.tells() {
@@ -79,6 +89,9 @@ func (f *fakeRuntime) down() { f.server.Stop() }
 func (f *fakeRuntime) restart(t *testing.T) {
 	f.down()
 	time.Sleep(500 * time.Millisecond)
+	f.mu.Lock()
+	f.young = time.Now().Add(500 * time.Millisecond)
+	f.mu.Unlock()
 	f.up(t)
 }
 

@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,8 +20,19 @@ const stopSlack = 5 * time.Second
 // waitForRuntime has a call that must not be made twice wait for the connection, instead of failing without one.
 var waitForRuntime = grpc.WaitForReady(true)
 
+// tooYoung is how a containerd that just started refuses all calls of CRI: it takes none yet, and gives the refusal no code.
+const tooYoung = "server is not initialized yet"
+
 // Unavailable says whether an error of a call means that the runtime did not answer, as it does not while it restarts.
-func Unavailable(err error) bool { return status.Code(err) == codes.Unavailable }
+func Unavailable(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable:
+		return true
+	case codes.Unknown:
+		return err != nil && strings.Contains(err.Error(), tooYoung)
+	}
+	return false
+}
 
 // Image returns the runtime's identity of an image that it holds, or "".
 func (c *Client) Image(ctx context.Context, image string) (string, error) {
