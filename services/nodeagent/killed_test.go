@@ -75,6 +75,9 @@ func killed(t *testing.T, m machine) {
 		hook := command(t, log, execOf(id, 2*time.Minute, "sleep", "60"))
 		pull := command(t, log, pullOf(fmt.Sprintf("slow:v%d", time.Now().UnixNano())))
 		wantState(t, log, hook, shiplogv1.CallObserved_STATE_RUNNING)
+		if f, is := m.(*fakeRuntime); is {
+			wantExecs(t, f, i+1) // it is said to run before it does
+		}
 		agent.Kill()
 		later := command(t, log, pullOf(fmt.Sprintf("later:v%d", time.Now().UnixNano()))) // while nobody is there
 		begin()

@@ -67,17 +67,19 @@ func (r *Recorder) Record(admitted *shiplogv1.Admitted) {
 
 // Run appends what is recorded until ctx ends, and then what still waits.
 func (r *Recorder) Run(ctx context.Context) error {
+	// What is being appended when ctx ends goes on for a while.
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(endBound, cancel) })()
 	for {
 		select {
 		case <-ctx.Done():
-			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endBound)
-			defer cancel()
-			for len(r.waiting) > 0 && ending.Err() == nil {
-				r.append(ending, <-r.waiting)
+			for len(r.waiting) > 0 && lasting.Err() == nil {
+				r.append(lasting, <-r.waiting)
 			}
 			return nil
 		case admitted := <-r.waiting:
-			r.append(ctx, admitted)
+			r.append(lasting, admitted)
 		}
 	}
 }
