@@ -33,7 +33,7 @@ func imagesCommand() *cobra.Command {
 	var m images
 	command := &cobra.Command{
 		Use: "images", Short: "Measure one ImagePullJob over many hollow nodes", Args: cobra.NoArgs,
-		Example: "  make bench BENCH='images --nodes 500 --parallelism 100'",
+		Example: "  go run ./integration/bench images --nodes 500 --parallelism 100 --pull 10s",
 		RunE:    func(command *cobra.Command, _ []string) error { return m.run(command.Context()) },
 	}
 	command.Flags().IntVar(&m.nodes, "nodes", 500, "hollow nodes")

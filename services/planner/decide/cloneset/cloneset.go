@@ -40,7 +40,7 @@ const (
 	InspectContainer  = "InspectContainer"  // asks a node what a container runs with (inplace-update 2.5)
 	RecordRuntime     = "RecordRuntime"     // writes down what the node said, for other tools
 	PrunePodsToDelete = "PrunePodsToDelete" // named Pods that are gone (R34)
-	AwaitTime         = "AwaitTime"         // something depends on time that passes
+	AwaitTime         = decide.AwaitTime    // something depends on time that passes
 )
 
 // Decide returns what to do for one CloneSet. The answer to the same world is always the same, and once its commands are

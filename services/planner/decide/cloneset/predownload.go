@@ -12,13 +12,13 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
 )
 
 const (
-	gatePreDownload = "PreDownloadImageForInPlaceUpdate"
 	// Labels of a revision: nothing is to be pulled ahead for it, or jobs were made that do.
 	preDownloadIgnored = "apps.kruise.io/image-predownload-ignored"
 	preDownloadCreated = "apps.kruise.io/pre-predownload-created"
@@ -31,7 +31,7 @@ const (
 // preDownload has images of an update in place pulled on the nodes of the Pods before their turn comes, once for each revision
 // (R59 to R61).
 func (r *round) preDownload() {
-	if !r.world.Gate(gatePreDownload) || !r.world.Gate(gateDaemon) {
+	if !r.world.Gate(gate.PreDownloadImageForInPlaceUpdate) || !r.world.Gate(gate.KruiseDaemon) {
 		return
 	}
 	jobs := r.world.ImagePullJobsOf(r.set.UID)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/inplace"
@@ -12,8 +13,6 @@ import (
 )
 
 const (
-	gateDaemon = "KruiseDaemon"
-	gateEnv    = "InPlaceUpdateEnvFromMetadata"
 	// An inspection is answered at once or not at all.
 	inspectTakes, inspectRuns = time.Minute, 10 * time.Second
 	// settles is how long after the metadata changed a kubelet may still start a container with what was there before. One that
@@ -25,7 +24,7 @@ const (
 // whose environment is of yesterday (pod-probe part B, inplace-update R24). Of other Pods nobody asks, so for them nothing is
 // written down; an account that somebody else began is kept up.
 func (r *round) runtime() {
-	if !r.world.Gate(gateDaemon) || !r.world.Gate(gateEnv) {
+	if !r.world.Gate(gate.KruiseDaemon) || !r.world.Gate(inplace.GateEnvFromMetadata) {
 		return
 	}
 	for i := range r.pods {

@@ -15,6 +15,7 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
@@ -39,7 +40,7 @@ const (
 // Decide returns what to do for one ImageListPullJob.
 func Decide(w *world.World, ref world.Ref) decide.Decision {
 	list := w.ImageListPullJob(ref)
-	if list == nil || list.Terminating || !w.Gate("KruiseDaemon") || !w.Gate("ImagePullJobGate") {
+	if list == nil || list.Terminating || !w.Gate(gate.KruiseDaemon) || !w.Gate(gate.ImagePullJob) {
 		return decide.Decision{}
 	}
 	r := &round{

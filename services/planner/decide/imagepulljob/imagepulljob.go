@@ -18,6 +18,7 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/nodeimage"
@@ -37,12 +38,6 @@ const (
 	HeldGate        = "FeatureGate"
 	HeldParallelism = "Parallelism"
 	HeldBusy        = "NodeImageBusy"
-)
-
-// Feature gates without which there are no jobs (spec 6).
-const (
-	gateDaemon = "KruiseDaemon"
-	gateJobs   = "ImagePullJobGate"
 )
 
 const (
@@ -79,8 +74,8 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	case job.Status.CompletionTime != nil:
 		r.release()
 		r.expire()
-	case !w.Gate(gateDaemon) || !w.Gate(gateJobs):
-		r.Hold(HeldGate, "the gates", "feature-gate %s is not enabled", gateJobs)
+	case !w.Gate(gate.KruiseDaemon) || !w.Gate(gate.ImagePullJob):
+		r.Hold(HeldGate, "the gates", "feature-gate %s is not enabled", gate.ImagePullJob)
 	default:
 		r.run()
 	}
@@ -296,7 +291,7 @@ func (r *round) handOut(t *tally) {
 		}
 		tries++
 		object := &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceNodeImages, Name: s.image.Name, Uid: string(s.image.UID)}
-		command := decide.PatchMerge(object, "", specPatch(patch), decide.Why(HandOut, "%s", why))
+		command := decide.PatchMerge(object, "", map[string]any{"spec": patch}, decide.Why(HandOut, "%s", why))
 		command.ResourceVersion = decide.VersionOf(&s.image.Meta)
 		r.Append(command)
 	}
@@ -306,8 +301,6 @@ func (r *round) handOut(t *tally) {
 type images struct {
 	Images map[string]*v1beta1.ImageSpec `json:"images"`
 }
-
-func specPatch(patch any) map[string]any { return map[string]any{"spec": patch} }
 
 // request returns what a node shall be asked of this image, and why.
 func (r *round) request(s *standing) (*v1beta1.ImageSpec, string) {

@@ -15,6 +15,7 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
@@ -36,8 +37,6 @@ const (
 )
 
 const (
-	// gate is the feature gate without which node agents have nothing to do.
-	gate = "KruiseDaemon"
 	// virtual is a label of Nodes that have no agent.
 	virtualLabel, virtualNode = "type", "virtual-kubelet"
 	// marker is an annotation of the request, by which a registry's mirror tells our pulls from the kubelet's (R48).
@@ -58,7 +57,7 @@ func RefOf(node string) world.Ref {
 // Decide returns what to do for the NodeImage of one Node, which may not exist yet.
 func Decide(w *world.World, ref world.Ref) decide.Decision {
 	image, node := w.NodeImage(ref.Name), w.Node(ref.Name)
-	if !w.Gate(gate) || image == nil && node == nil {
+	if !w.Gate(gate.KruiseDaemon) || image == nil && node == nil {
 		return decide.Decision{}
 	}
 	object := &shiplogv1.ObjectRef{Group: ref.Group, Version: "v1beta1", Resource: ref.Resource, Name: ref.Name}

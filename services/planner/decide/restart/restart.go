@@ -13,6 +13,7 @@ import (
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 	"shiplog.dev/services/planner/decide/podready"
@@ -41,7 +42,6 @@ const (
 )
 
 const (
-	gate = "KruiseDaemon"
 	// userAgent is the name by which a request holds the Pod's gate shut (R25).
 	userAgent = "ContainerRecreateRequest"
 	acquired  = v1beta1.ContainerRecreateRequestUnreadyAcquiredKey
@@ -50,7 +50,7 @@ const (
 // Decide returns what to do for one ContainerRecreateRequest.
 func Decide(w *world.World, ref world.Ref) decide.Decision {
 	request := w.RestartRequest(ref)
-	if request == nil || !w.Gate(gate) {
+	if request == nil || !w.Gate(gate.KruiseDaemon) {
 		return decide.Decision{}
 	}
 	r := &round{
