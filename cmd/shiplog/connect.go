@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // connection says how to reach the two things that services talk to: the API server and the log.
@@ -131,7 +132,7 @@ func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog
 		return nil, usageError{fmt.Errorf("--durability %q is neither fast nor strict", c.durability)}
 	}
 	if c.natsURL == "" {
-		options.Directory, options.Listen = filepath.Join(c.stateDir, "log"), c.natsListen
+		options.Server = &embedded.Server{Directory: filepath.Join(c.stateDir, "log"), Listen: c.natsListen}
 	}
 	return journal.Open(ctx, options)
 }

@@ -12,13 +12,14 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // stopped returns the state directory of an instance that has ended, with a log of one Pod's fact, one command and a deletion.
 func stopped(t *testing.T) string {
 	t.Helper()
 	directory := t.TempDir()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: filepath.Join(directory, "log")})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: filepath.Join(directory, "log")}})
 	if err != nil {
 		t.Fatal(err)
 	}

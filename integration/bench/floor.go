@@ -18,6 +18,7 @@ import (
 	watchtools "k8s.io/client-go/tools/watch"
 
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // floorWorkers is how many requests the bare client has under way.
@@ -118,7 +119,7 @@ func podName(pod *corev1.Pod) string {
 
 // readWrites reads what Shiplog wrote for each Pod of the CloneSet web from the log of a stopped instance.
 func readWrites(ctx context.Context, stateDir string) ([]recorded, error) {
-	log, err := journal.Open(ctx, journal.Options{Directory: stateDir + "/log", AsIs: true})
+	log, err := journal.Open(ctx, journal.Options{Server: &embedded.Server{Directory: stateDir + "/log"}, AsIs: true})
 	if err != nil {
 		return nil, err
 	}

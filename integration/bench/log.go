@@ -19,6 +19,7 @@ import (
 	"shiplog.dev/integration/bench/longlog"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/internal/readahead"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/replay"
@@ -84,7 +85,7 @@ func (b *logBench) write(ctx context.Context) error {
 	path := filepath.Join(b.directory, "log")
 	_, err := os.Stat(path)
 	exists := err == nil
-	if b.journal, err = journal.Open(ctx, journal.Options{Directory: path, Listen: "127.0.0.1:0"}); err != nil {
+	if b.journal, err = journal.Open(ctx, journal.Options{Server: &embedded.Server{Directory: path, Listen: "127.0.0.1:0"}}); err != nil {
 		return err
 	}
 	if exists {

@@ -15,6 +15,7 @@ import (
 	"shiplog.dev/deploy/crd"
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // witness watches Pods of a namespace through the API server, on its own connection, and remembers what it saw.
@@ -130,7 +131,7 @@ func TestServicesAlone(t *testing.T) {
 	if err := crd.Install(t.Context(), config, nil); err != nil {
 		t.Fatal(err)
 	}
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // TestBadInput: wrong flags, an API server or NATS that cannot be reached, a state directory of another cluster: one clear
@@ -24,7 +25,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := t.TempDir()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: other + "/log", ClusterUID: "another"})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: other + "/log"}, ClusterUID: "another"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"shiplog.dev/internal/bundle"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // recorded returns a log in which Pods of two namespaces are seen, and something is commanded of one of "shop" at position 4,
@@ -19,7 +20,7 @@ import (
 func recorded(t *testing.T) *history.Log {
 	t.Helper()
 	directory := t.TempDir()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: filepath.Join(directory, "log")})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: filepath.Join(directory, "log")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"shiplog.dev/internal/bundle"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // AddressFile, below a state directory, holds the address at which the log of a running instance can be reached.
@@ -78,16 +79,16 @@ func open(ctx context.Context, where, cluster string) (_ source, live bool, _ er
 	if _, err := os.Stat(filepath.Join(where, "log")); err != nil {
 		return nil, false, fmt.Errorf("read the log of %s: not a state directory (give one, the URL of a NATS server, or a bundle, with --log): %w", where, err)
 	}
-	options.Directory = filepath.Join(where, "log")
+	options.Server = &embedded.Server{Directory: filepath.Join(where, "log")}
 	log, err := journal.Open(ctx, options)
-	if !errors.Is(err, journal.ErrInUse) {
+	if !errors.Is(err, embedded.ErrInUse) {
 		return log, false, err
 	}
 	address, err := os.ReadFile(filepath.Join(where, AddressFile))
 	if err != nil || strings.TrimSpace(string(address)) == "" {
 		return nil, false, fmt.Errorf("read the log of %s: a running instance holds it and does not let others in (--nats-listen)", where)
 	}
-	options.Directory, options.URL = "", strings.TrimSpace(string(address))
+	options.Server, options.URL = nil, strings.TrimSpace(string(address))
 	log, err = journal.Open(ctx, options)
 	return log, true, err
 }

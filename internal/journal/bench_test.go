@@ -6,6 +6,7 @@ import (
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 func benchmarkEach(b *testing.B, run func(b *testing.B, j Journal)) {
@@ -14,9 +15,11 @@ func benchmarkEach(b *testing.B, run func(b *testing.B, j Journal)) {
 		open func(b *testing.B) Journal
 	}{
 		{"memory", func(b *testing.B) Journal { return NewMemory(time.Now) }},
-		{"fast", func(b *testing.B) Journal { return mustOpen(b, Options{Directory: b.TempDir()}) }},
+		{"fast", func(b *testing.B) Journal {
+			return mustOpen(b, Options{Server: &embedded.Server{Directory: b.TempDir()}})
+		}},
 		{"strict", func(b *testing.B) Journal {
-			return mustOpen(b, Options{Directory: b.TempDir(), Durability: Strict})
+			return mustOpen(b, Options{Server: &embedded.Server{Directory: b.TempDir()}, Durability: Strict})
 		}},
 		{"tcp", func(b *testing.B) Journal { return startExternal(b, limits{}) }},
 	} {

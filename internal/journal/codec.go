@@ -14,7 +14,7 @@ import (
 )
 
 // maxEntry is the largest entry in bytes that is read. What can be appended is for the server to say; an embedded one
-// takes half of it.
+// takes half of it (embedded.MaxPayload).
 const maxEntry = 8 << 20
 
 // encode returns the wire form of an entry: protobuf, but a CloudEvent in JSON for a rollout event.

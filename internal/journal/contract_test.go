@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // TestContract runs the same behaviours against every make of the log.
@@ -159,7 +160,7 @@ func full(t *testing.T, f *fixture) {
 
 func tooLarge(t *testing.T, f *fixture) {
 	ctx := within(t)
-	_, err := f.Append(ctx, fact("a", 1), factOf("a", 2, embeddedPayload+1))
+	_, err := f.Append(ctx, fact("a", 1), factOf("a", 2, embedded.MaxPayload+1))
 	wantError(t, err, ErrTooLarge)
 	fence, err := f.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
@@ -167,7 +168,7 @@ func tooLarge(t *testing.T, f *fixture) {
 		t.Errorf("something was appended before %d", fence)
 	}
 	big := write("a")
-	big.GetCommand().Effect = &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: make([]byte, embeddedPayload+1)}}
+	big.GetCommand().Effect = &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: make([]byte, embedded.MaxPayload+1)}}
 	_, err = f.AppendCommands(ctx, fence, write("b"), big)
 	wantError(t, err, ErrTooLarge)
 	_, err = f.Append(ctx, fact(strings.Repeat("x", 3000), 1))

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // limits of a log under test; 0: none.
@@ -46,7 +47,7 @@ const testPatience = 3 * time.Second
 
 func startMemory(t testing.TB, l limits) *fixture {
 	m := NewMemory(time.Now)
-	m.SetLimits(MemoryLimits{Bytes: l.max, StoreBytes: l.store, EntryBytes: embeddedPayload})
+	m.SetLimits(MemoryLimits{Bytes: l.max, StoreBytes: l.store, EntryBytes: embedded.MaxPayload})
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })
 	go func() {
@@ -80,7 +81,7 @@ func startEmbedded(t testing.TB, l limits) *fixture { return startEmbeddedWith(t
 func startStrict(t testing.TB, l limits) *fixture { return startEmbeddedWith(t, l, Strict) }
 
 func startEmbeddedWith(t testing.TB, l limits, d Durability) *fixture {
-	o := Options{Durability: d, Directory: t.TempDir(), MaxBytes: l.max, StoreLimit: l.store, Patience: testPatience, ClusterUID: "uid-1", Log: testLog(t)}
+	o := Options{Durability: d, Server: &embedded.Server{Directory: t.TempDir(), StoreLimit: l.store}, MaxBytes: l.max, Patience: testPatience, ClusterUID: "uid-1", Log: testLog(t)}
 	f := &fixture{Journal: mustOpen(t, o)}
 	f.second = func(testing.TB) Journal { return f.Journal }
 	f.reopen = func(t testing.TB) {
@@ -101,7 +102,7 @@ func startExternal(t testing.TB, l limits) *fixture {
 		f.Close()
 		f.Journal = mustOpen(t, o)
 	}
-	f.down = func(testing.TB) { s.stop() }
+	f.down = func(testing.TB) { s.Stop() }
 	f.inject = func(t testing.TB, subject string, data []byte) uint64 { return inject(t, f.Journal, subject, data) }
 	return f
 }
@@ -124,9 +125,8 @@ func mustOpen(t testing.TB, o Options) Journal {
 
 // testServer is a server that listens on one port of this machine, whose address stays when it is started again.
 type testServer struct {
-	o   Options
+	*embedded.Server
 	url string
-	*embedded
 }
 
 // lasting returns an address that nobody else is given while a server that had it is away: below the ports that the kernel hands out.
@@ -142,18 +142,16 @@ func lasting(t testing.TB) string {
 
 func startTestServer(t testing.TB, store int64) *testServer {
 	address := lasting(t)
-	s := &testServer{o: Options{Directory: t.TempDir(), Listen: address, StoreLimit: store, Log: testLog(t)}}
+	s := &testServer{Server: &embedded.Server{Directory: t.TempDir(), Listen: address, StoreLimit: store}}
 	s.start(t)
-	t.Cleanup(func() { s.stop() })
+	t.Cleanup(func() { s.Stop() })
 	return s
 }
 
 func (s *testServer) start(t testing.TB) {
 	t.Helper()
-	var err error
-	s.embedded, err = startServer(s.o)
-	check(t, err)
-	s.url = s.address()
+	check(t, s.Start(false, false, testLog(t), nil))
+	s.url = s.Address()
 }
 
 func check(t testing.TB, err error) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 )
@@ -34,6 +33,9 @@ type Identity struct {
 // the server chooses the subjects of all answers. In the log's account an agent could ask for an answer at a subject of
 // the stream, where the server would store it: permissions bind what a client publishes, not where it wants answers.
 const agentAccount = "SHIPLOG_AGENTS"
+
+// calloutSubject is where the servers ask who a client is.
+const calloutSubject = "$SYS.REQ.USER.AUTH"
 
 const (
 	// identityLife is for how long an agent is let in, at most.
@@ -108,7 +110,7 @@ func (j *logStream) Identify(ctx context.Context, who func(context.Context, Proo
 // answerCallouts answers the servers' questions who a client is that they do not know.
 func (j *logStream) answerCallouts() error {
 	slots := make(chan struct{}, identifyLimit)
-	_, err := j.nc.Subscribe(server.AuthCalloutSubject, func(msg *nats.Msg) {
+	_, err := j.nc.Subscribe(calloutSubject, func(msg *nats.Msg) {
 		select {
 		case slots <- struct{}{}:
 		default:
@@ -210,25 +212,4 @@ func (j *logStream) tried(what string) {
 	if j.options.Refused != nil {
 		j.options.Refused(what)
 	}
-}
-
-// letAgentsIn makes the account of the agents on an embedded server.
-func letAgentsIn(s *server.Server, cluster string) error {
-	agents, err := s.RegisterAccount(agentAccount)
-	if err != nil {
-		return err
-	}
-	for _, one := range agentServices(cluster) {
-		response := server.Singleton
-		if one.many {
-			response = server.Streamed
-		}
-		if err := s.GlobalAccount().AddServiceExportWithResponse(one.subject, response, []*server.Account{agents}); err != nil {
-			return fmt.Errorf("export %s: %w", one.subject, err)
-		}
-		if err := agents.AddServiceImport(s.GlobalAccount(), one.as, one.subject); err != nil {
-			return fmt.Errorf("import %s: %w", one.subject, err)
-		}
-	}
-	return nil
 }

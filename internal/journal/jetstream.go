@@ -30,6 +30,8 @@ const (
 	// retryWait is the first pause between tries; it doubles up to retryWaitMax.
 	retryWait    = 20 * time.Millisecond
 	retryWaitMax = time.Second
+	// openWait is how long a server may take until it has the stream that it keeps.
+	openWait = 10 * time.Second
 	// reconnectWait is the pause between attempts to reach an external server.
 	reconnectWait = 250 * time.Millisecond
 
@@ -41,7 +43,7 @@ type logStream struct {
 	link
 	options Options
 	name    string
-	server  *embedded // nil for an external server
+	server  Server // nil for an external one
 	// issuer signs what the servers are told of agents; nil: this process lets none in.
 	issuer nkeys.KeyPair
 	// who identifies agents; nil: nobody does.
@@ -73,22 +75,14 @@ func Open(ctx context.Context, options Options) (Journal, error) {
 	j := &logStream{link: link{patience: o.Patience}, options: o, name: streamName(o.Cluster), inflight: semaphore.NewWeighted(flightBytes)}
 	var end context.CancelFunc
 	j.closing, end = context.WithCancel(context.Background())
-	remove := func() {}
-	if o.AsIs && o.Directory != "" {
-		if j.options.Directory, remove, err = scratchCopy(o.Directory); err != nil {
-			end()
-			return nil, err
-		}
-	}
 	j.closeOnce = sync.OnceFunc(func() {
 		end()
 		if j.nc != nil {
 			j.nc.Close()
 		}
 		if j.server != nil {
-			j.server.stop()
+			j.server.Stop()
 		}
-		remove()
 	})
 	if err := j.open(ctx); err != nil {
 		j.closeOnce()
@@ -98,7 +92,7 @@ func Open(ctx context.Context, options Options) (Journal, error) {
 }
 
 func (j *logStream) open(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, max(j.options.Patience, serverStart))
+	ctx, cancel := context.WithTimeout(ctx, max(j.options.Patience, openWait))
 	defer cancel()
 	if err := j.connect(); err != nil {
 		return err
@@ -119,12 +113,15 @@ func (j *logStream) connect() (err error) {
 		}
 	}
 	if url == "" {
-		s, err := startServer(j.options)
-		if err != nil {
+		s, o := j.options.Server, j.options
+		for _, one := range agentServices(o.Cluster) {
+			s.Share(agentAccount, one.subject, one.as, one.many)
+		}
+		if err := s.Start(o.Durability == Strict, o.AsIs, o.Log, o.Refused); err != nil {
 			return err
 		}
-		j.server, j.issuer = s, s.issuer
-		own = append(own, nats.InProcessServer(s), nats.UserInfo(embeddedUser, s.token))
+		j.server, j.issuer = s, s.Issuer()
+		own = append(own, nats.InProcessServer(s), nats.UserInfo(s.Login()))
 	}
 	if err := j.dial(url, j.options.Log, own...); err != nil {
 		return fmt.Errorf("open the log at %s: %w", url, err)
@@ -282,8 +279,8 @@ func (j *logStream) State(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	s := State{URL: j.options.URL, Identity: fmt.Sprintf("%s of %d", j.name, info.Created.UnixNano()), FirstSequence: info.State.FirstSeq, LastSequence: info.State.LastSeq, Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0)), MaxAge: info.Config.MaxAge}
-	if j.server != nil && j.options.Listen != "" {
-		s.URL = j.server.address()
+	if j.server != nil {
+		s.URL = j.server.Address()
 	}
 	views, err := j.listViews(ctx)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // lockEnv makes the test binary open the log in a directory and say what came of it, as another process.
@@ -28,7 +29,7 @@ const lockEnv = "JOURNAL_TEST_OPEN"
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if dir := os.Getenv(lockEnv); dir != "" {
-		_, err := Open(context.Background(), Options{Directory: dir})
+		_, err := Open(context.Background(), Options{Server: &embedded.Server{Directory: dir}})
 		fmt.Println(err)
 		return
 	}
@@ -44,7 +45,7 @@ const killEnv = "JOURNAL_TEST_KILL"
 
 func appendUntilKilled(dir string) {
 	ctx := context.Background()
-	j, err := Open(ctx, Options{Directory: dir})
+	j, err := Open(ctx, Options{Server: &embedded.Server{Directory: dir}})
 	if err != nil {
 		panic(err)
 	}
@@ -90,7 +91,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	_ = child.Wait()
-	j := mustOpen(t, Options{Directory: dir})
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: dir}})
 	began := time.Now()
 	state, err := j.State(within(t))
 	check(t, err)
@@ -213,7 +214,7 @@ func TestOtherCluster(t *testing.T) {
 	dir := t.TempDir()
 	ctx := within(t)
 	open := func(uid string) error {
-		j, err := Open(ctx, Options{Directory: dir, ClusterUID: uid})
+		j, err := Open(ctx, Options{Server: &embedded.Server{Directory: dir}, ClusterUID: uid})
 		if err == nil {
 			check(t, j.Close())
 		}
@@ -250,8 +251,8 @@ func TestClustersShareAServer(t *testing.T) {
 func TestOneProcessPerDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	j := mustOpen(t, Options{Directory: dir})
-	if _, err := Open(within(t), Options{Directory: dir}); err == nil || !strings.Contains(err.Error(), "another process") || !strings.Contains(err.Error(), dir) {
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: dir}})
+	if _, err := Open(within(t), Options{Server: &embedded.Server{Directory: dir}}); err == nil || !strings.Contains(err.Error(), "another process") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("opened twice: %v", err)
 	}
 	second := exec.Command(os.Args[0])
@@ -260,23 +261,23 @@ func TestOneProcessPerDirectory(t *testing.T) {
 		t.Errorf("opened by two processes: %s, %v", out, err)
 	}
 	check(t, j.Close())
-	mustOpen(t, Options{Directory: dir})
+	mustOpen(t, Options{Server: &embedded.Server{Directory: dir}})
 }
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	ctx := within(t)
-	for _, o := range []Options{{}, {URL: "nats://x", Directory: "y"}, {Directory: "x", Durability: "some"}, {Directory: "x", Replicas: 3}, {Directory: "x", Retention: -1},
-		{Directory: t.TempDir(), Listen: "nonsense"}} {
+	for _, o := range []Options{{}, {URL: "nats://x", Server: &embedded.Server{Directory: "y"}}, {Server: &embedded.Server{Directory: "x"}, Durability: "some"}, {Server: &embedded.Server{Directory: "x"}, Replicas: 3}, {Server: &embedded.Server{Directory: "x"}, Retention: -1},
+		{Server: &embedded.Server{Directory: t.TempDir(), Listen: "nonsense"}}} {
 		if j, err := Open(ctx, o); err == nil {
 			j.Close()
 			t.Errorf("%+v was taken", o)
 		}
 	}
 	dir := t.TempDir()
-	j := mustOpen(t, Options{Directory: dir})
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: dir}})
 	j.Close()
-	j = mustOpen(t, Options{Directory: dir, Durability: Strict, Retention: time.Hour, MaxBytes: 1 << 30})
+	j = mustOpen(t, Options{Server: &embedded.Server{Directory: dir}, Durability: Strict, Retention: time.Hour, MaxBytes: 1 << 30})
 	config := j.(*logStream).stream.CachedInfo().Config
 	if config.MaxAge != time.Hour || config.MaxBytes != 1<<30 || config.Compression != jetstream.S2Compression || !config.DenyDelete {
 		t.Errorf("stream %+v", config)
@@ -293,7 +294,7 @@ func TestOptions(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	j := mustOpen(t, Options{Directory: t.TempDir(), Retention: 500 * time.Millisecond})
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: t.TempDir()}, Retention: 500 * time.Millisecond})
 	ctx := within(t)
 	_, err := j.Append(ctx, fact("a", 1))
 	check(t, err)
@@ -339,7 +340,7 @@ func TestServerComesBack(t *testing.T) {
 		appended <- nil
 	}()
 	<-half
-	s.stop()
+	s.Stop()
 	fenced := make(chan error, 1)
 	go func() { _, err := j.AppendCommands(ctx, fence, write("b"), write("c")); fenced <- err }()
 	s.start(t)
@@ -422,14 +423,15 @@ func TestSlowReader(t *testing.T) {
 // TestDamage: a bit of one message falls over on the disk while nobody looks. Reading ends before it and names it.
 func TestDamage(t *testing.T) {
 	t.Parallel()
-	o := Options{Directory: t.TempDir(), Log: testLog(t)}
+	directory := t.TempDir()
+	o := Options{Server: &embedded.Server{Directory: directory}, Log: testLog(t)}
 	j := mustOpen(t, o)
 	for i := range 20 {
 		_, err := j.Append(t.Context(), fact(fmt.Sprint("pod-", i+1), i+1))
 		check(t, err)
 	}
 	check(t, j.Close())
-	blocks, err := filepath.Glob(filepath.Join(o.Directory, "jetstream/$G/streams/SHIPLOG/msgs/*.blk"))
+	blocks, err := filepath.Glob(filepath.Join(directory, "jetstream/$G/streams/SHIPLOG/msgs/*.blk"))
 	check(t, err)
 	data, err := os.ReadFile(blocks[0])
 	check(t, err)
@@ -457,7 +459,7 @@ func TestDamage(t *testing.T) {
 // TestNoteGoesAhead: a note that was there when a reader asked which were gone, and that goes before the reader comes to it, is no damage.
 func TestNoteGoesAhead(t *testing.T) {
 	t.Parallel()
-	j := mustOpen(t, Options{Directory: t.TempDir(), Log: testLog(t)})
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: t.TempDir()}, Log: testLog(t)})
 	ctx := within(t)
 	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
@@ -497,7 +499,7 @@ func TestNoteGoesAhead(t *testing.T) {
 func TestStartIsQuiet(t *testing.T) {
 	t.Parallel()
 	var said bytes.Buffer
-	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0", Log: zerolog.New(&said).Level(zerolog.InfoLevel)})
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}, Log: zerolog.New(&said).Level(zerolog.InfoLevel)})
 	check(t, j.Close())
 	if said.Len() > 0 {
 		t.Errorf("it says %s", said.String())
@@ -506,8 +508,8 @@ func TestStartIsQuiet(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	t.Parallel()
-	j := mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
-	if _, err := Open(t.Context(), Options{URL: "nats://" + j.(*logStream).server.listens, Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
+	j := mustOpen(t, Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}})
+	if _, err := Open(t.Context(), Options{URL: anonymous(j.(*logStream).server.Address()), Patience: time.Second}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a client without the token is told %v", err)
 	}
 	state, err := j.State(t.Context())

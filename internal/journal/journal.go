@@ -26,8 +26,6 @@ var (
 	ErrGap = errors.New("entries were dropped before they were read")
 	// ErrUndecodable: an entry of the log cannot be understood. The text names its sequence and the reason.
 	ErrUndecodable = errors.New("an entry of the log cannot be decoded")
-	// ErrInUse: another process holds the directory of an embedded log.
-	ErrInUse = errors.New("another process uses this directory")
 	// ErrNoLog: there is no log where one was expected.
 	ErrNoLog = errors.New("there is no log")
 	// ErrOtherCluster: the log belongs to another cluster than the caller's.

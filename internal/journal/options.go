@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"github.com/rs/zerolog"
 )
 
@@ -21,16 +23,29 @@ const (
 	Strict Durability = "strict"
 )
 
+// Server is a NATS server in this process.
+type Server interface {
+	nats.InProcessConnProvider
+	// Share lets an account ask at a subject of the log's, which it knows as another; many says that a question has several
+	// answers. It holds from the next Start on.
+	Share(account, subject, as string, many bool)
+	// Start starts it. Strict and asIs are Strict and Options.AsIs; refused is Options.Refused.
+	Start(strict, asIs bool, log zerolog.Logger, refused func(what string)) error
+	// Stop ends it; it may be started again.
+	Stop()
+	// Login is what everybody but the agents shows to be let in, Issuer signs what the server is told of agents.
+	Login() (name, password string)
+	Issuer() nkeys.KeyPair
+	// Address is the URL at which other processes reach it; empty: they do not.
+	Address() string
+}
+
 // Options say which log to open and how it is kept.
 type Options struct {
-	// URL of an external NATS server, or several, separated by commas. Either URL or Directory is set.
+	// URL of an external NATS server, or several, separated by commas. Either URL or Server is set.
 	URL string
-	// Directory where an embedded server keeps the log.
-	Directory string
-	// Listen is the address "host:port" at which the embedded server takes other clients; empty: none.
-	Listen string
-	// StoreLimit is how many bytes everything that the embedded server stores may take; 0: what the disk gives.
-	StoreLimit int64
+	// Server keeps the log in this process (package embedded). Open starts it, Close ends it.
+	Server Server
 
 	// Cluster is the token of the Kubernetes cluster in subjects; default "local".
 	Cluster string
@@ -39,8 +54,8 @@ type Options struct {
 
 	// Durability; default Fast.
 	Durability Durability
-	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read and for node agents. Of a
-	// Directory it reads a copy, in which no limit applies: what the log has stays in it, however old it is.
+	// AsIs opens a log that exists and changes nothing about how it is kept: for tools that read and for node agents. A
+	// Server works on a copy, in which no limit applies: what the log has stays in it, however old it is.
 	AsIs bool
 	// Retention is for how long entries are kept; 0: for ever.
 	Retention time.Duration
@@ -66,8 +81,8 @@ type Options struct {
 
 // complete fills in what was left out and refuses what cannot be.
 func (o Options) complete() (Options, error) {
-	if (o.URL == "") == (o.Directory == "") {
-		return o, errors.New("open the log: either a URL or a directory is needed")
+	if (o.URL == "") == (o.Server == nil) {
+		return o, errors.New("open the log: either a URL or a server is needed")
 	}
 	if o.Cluster == "" {
 		o.Cluster = "local"
@@ -85,8 +100,8 @@ func (o Options) complete() (Options, error) {
 			o.Replicas = 3
 		}
 	}
-	if o.Directory != "" && o.Replicas != 1 {
-		return o, fmt.Errorf("open the log in %s: an embedded server keeps one replica, not %d", o.Directory, o.Replicas)
+	if o.Server != nil && o.Replicas != 1 {
+		return o, fmt.Errorf("open the log: an embedded server keeps one replica, not %d", o.Replicas)
 	}
 	if o.Shards == 0 {
 		o.Shards = 1
@@ -94,7 +109,7 @@ func (o Options) complete() (Options, error) {
 	if o.Patience == 0 {
 		o.Patience = 10 * time.Second
 	}
-	if o.Retention < 0 || o.MaxBytes < 0 || o.StoreLimit < 0 || o.Replicas < 0 || o.Patience < 0 {
+	if o.Retention < 0 || o.MaxBytes < 0 || o.Replicas < 0 || o.Patience < 0 {
 		return o, errors.New("open the log: a limit is negative")
 	}
 	return o, nil

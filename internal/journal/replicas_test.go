@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // startReplicas starts three servers that replicate.
@@ -31,10 +33,10 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 	for i, port := range ports {
 		s, err := server.NewServer(&server.Options{
 			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
-			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes, MaxPayload: embeddedPayload,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes, MaxPayload: embedded.MaxPayload,
 		})
 		check(t, err)
-		s.SetLoggerV2(serverLog{log: testLog(t)}, false, false, false)
+		s.SetLoggerV2(embedded.Log{Logger: testLog(t)}, false, false, false)
 		s.Start()
 		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 		servers = append(servers, s)

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // guarded is a log whose server asks who its clients are.
@@ -82,7 +83,7 @@ func guardEmbeddedWith(t *testing.T, who func(context.Context, Proof) (Identity,
 	g := &guarded{lines: &lines{}}
 	var count func(string)
 	count, g.refused = counter()
-	g.Journal = mustOpen(t, Options{Directory: t.TempDir(), Listen: "127.0.0.1:0", Log: zerolog.New(g.lines), Refused: count})
+	g.Journal = mustOpen(t, Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}, Log: zerolog.New(g.lines), Refused: count})
 	state, err := g.State(t.Context())
 	check(t, err)
 	g.url = anonymous(state.URL)
@@ -131,10 +132,10 @@ func serve(t *testing.T, issuer string, log *lines) *server.Server {
 	o.Host, o.Port, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, true
 	s, err := server.NewServer(o)
 	check(t, err)
-	s.SetLoggerV2(serverLog{log: zerolog.New(log)}, false, false, false)
+	s.SetLoggerV2(embedded.Log{Logger: zerolog.New(log)}, false, false, false)
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(serverStart) {
+	if !s.ReadyForConnections(openWait) {
 		t.Fatal("the server is not ready")
 	}
 	return s

@@ -17,6 +17,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // step is one request that the API server shall get, and its answer.
@@ -83,7 +84,7 @@ type bench struct {
 
 func open(t *testing.T) *bench {
 	t.Helper()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

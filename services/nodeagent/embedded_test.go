@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/services/executor/intake"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestOverNATS(t *testing.T) {
 	t.Parallel()
 	f := startFake(t, "v2.1.0")
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

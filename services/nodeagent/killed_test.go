@@ -16,6 +16,7 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/services/executor/intake"
 )
 
@@ -33,7 +34,7 @@ func TestKilled(t *testing.T) {
 }
 
 func killed(t *testing.T, m machine) {
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/services/executor/credentials"
 	"shiplog.dev/services/executor/intake"
 )
@@ -101,7 +102,7 @@ func TestSecretsStayOut(t *testing.T) {
 	t.Parallel()
 	f, said, directory := startFake(t, "v2.1.0"), &lines{}, t.TempDir()
 	logger := zerolog.New(said).Level(zerolog.TraceLevel)
-	log, err := journal.Open(t.Context(), journal.Options{Directory: directory, Log: logger})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: directory}, Log: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

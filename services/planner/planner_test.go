@@ -13,6 +13,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/internal/world"
 )
 
@@ -22,7 +23,7 @@ const within = 20 * time.Second
 // openLog opens an embedded log of its own.
 func openLog(t *testing.T) journal.Journal {
 	t.Helper()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // awaitFolded waits until a planner has folded the entry at a position.
@@ -31,7 +32,7 @@ func awaitFolded(t *testing.T, registry *prometheus.Registry, position float64) 
 // A planner that is told to stop leaves a log behind that is sealed.
 func TestSealAtEnd(t *testing.T) {
 	directory := t.TempDir()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: filepath.Join(directory, "log")})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: filepath.Join(directory, "log")}})
 	if err != nil {
 		t.Fatal(err)
 	}

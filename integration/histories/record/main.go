@@ -20,6 +20,7 @@ import (
 	"shiplog.dev/deploy/crd"
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 func main() {
@@ -99,7 +100,7 @@ type stage struct {
 const patience = 2 * time.Minute
 
 func (s *stage) play(ctx context.Context, incident incident, path string) (err error) {
-	log, err := journal.Open(ctx, journal.Options{Directory: filepath.Join(s.directory, "log"), Listen: "127.0.0.1:0"})
+	log, err := journal.Open(ctx, journal.Options{Server: &embedded.Server{Directory: filepath.Join(s.directory, "log"), Listen: "127.0.0.1:0"}})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/services/executor/identity"
 )
 
@@ -105,7 +106,7 @@ func TestTokens(t *testing.T) {
 	})
 
 	// The whole way: a file, a connection, the node's own subjects.
-	log, err := journal.Open(ctx, journal.Options{Directory: t.TempDir(), Listen: "127.0.0.1:0"})
+	log, err := journal.Open(ctx, journal.Options{Server: &embedded.Server{Directory: t.TempDir(), Listen: "127.0.0.1:0"}})
 	check(t, err)
 	defer log.Close()
 	identifying, cancel := context.WithCancel(ctx)

@@ -16,6 +16,7 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // makes of the log that every test runs on.
@@ -30,7 +31,7 @@ var makes = map[string]func(*testing.T) journal.Journal{
 		return log
 	},
 	"embedded": func(t *testing.T) journal.Journal {
-		log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+		log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir()}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"shiplog.dev/api/rolloutevent"
 	"shiplog.dev/deploy/crd/apitest"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 // told is a rollout event about the CloneSet web, as the log holds it.
@@ -121,7 +122,7 @@ func appendTo(t *testing.T, log journal.Journal, entries ...*shiplogv1.Entry) {
 
 func openLog(t *testing.T) journal.Journal {
 	t.Helper()
-	log, err := journal.Open(t.Context(), journal.Options{Directory: t.TempDir()})
+	log, err := journal.Open(t.Context(), journal.Options{Server: &embedded.Server{Directory: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package journal
+package embedded
 
 import (
 	"crypto/sha256"
@@ -20,7 +20,7 @@ func scratchCopy(directory string) (scratch string, remove func(), err error) {
 	fail := func(err error) (string, func(), error) {
 		return "", nil, fmt.Errorf("copy the log of %s, to read it without changing it: %w", directory, err)
 	}
-	lock, err := lockFile(filepath.Join(directory, "shiplog.lock"))
+	lock, err := lockFile(filepath.Join(directory, lockName))
 	if err != nil {
 		return fail(err)
 	}
@@ -44,7 +44,7 @@ func scratchCopy(directory string) (scratch string, remove func(), err error) {
 		switch {
 		case entry.IsDir():
 			return os.MkdirAll(filepath.Join(scratch, inside), 0o700)
-		case entry.Type().IsRegular() && entry.Name() != "shiplog.lock":
+		case entry.Type().IsRegular() && entry.Name() != lockName:
 			return copyFile(path, filepath.Join(scratch, inside))
 		}
 		return nil

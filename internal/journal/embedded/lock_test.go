@@ -1,8 +1,9 @@
 //go:build unix
 
-package journal
+package embedded
 
 import (
+	"errors"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -13,14 +14,25 @@ func TestLockIsGivenBack(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := lockFile(path)
-	check(t, err)
-	_, err = lockFile(path)
-	wantError(t, err, ErrInUse)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = lockFile(path); !errors.Is(err, ErrInUse) {
+		t.Fatalf("a second time: %v", err)
+	}
 	inChild, err := syscall.Dup(int(first.file.Fd()))
-	check(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer syscall.Close(inChild)
-	check(t, first.Close())
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	second, err := lockFile(path)
-	check(t, err)
-	check(t, second.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

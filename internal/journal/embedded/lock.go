@@ -1,6 +1,6 @@
 //go:build unix
 
-package journal
+package embedded
 
 import (
 	"errors"
@@ -8,6 +8,9 @@ import (
 	"os"
 	"syscall"
 )
+
+// lockName is the file in a directory by whose lock one process has it.
+const lockName = "shiplog.lock"
 
 // fileLock is an exclusive lock on a file.
 type fileLock struct{ file *os.File }
