@@ -9,11 +9,16 @@ GO := api cmd deploy examples integration internal services
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-build: bin/shiplog bin/shiplog-cluster ## bin/shiplog and bin/shiplog-cluster (a first build of Kubernetes takes about 6 minutes)
+build: bin/shiplog bin/shiplog-nodeagent bin/shiplog-cluster ## the three programs, below bin (a first build of Kubernetes takes about 6 minutes)
 
 bin/shiplog: FORCE
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -o $@ ./cmd/shiplog
+
+# Without the tag gRPC brings along pages for tracing, and their templates keep the linker from leaving out what nobody calls.
+bin/shiplog-nodeagent: FORCE
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -tags grpcnotrace -o $@ ./cmd/shiplog-nodeagent
 
 bin/shiplog-cluster: FORCE
 	@mkdir -p bin

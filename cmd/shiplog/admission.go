@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/gate"
 	"shiplog.dev/services/executor/admit"
 	"shiplog.dev/services/executor/record"
@@ -34,7 +35,7 @@ func (f *features) bind(flags *pflag.FlagSet) {
 func (f *features) parse(logger zerolog.Logger) (gate.Set, error) {
 	gates, warnings, err := gate.Parse(f.text)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--feature-gates: %w", err)}
+		return nil, process.Usage(fmt.Errorf("--feature-gates: %w", err))
 	}
 	for _, warning := range warnings {
 		logger.Warn().Msg(warning)
@@ -66,18 +67,18 @@ const listenOff = "off"
 func (a *admission) open(ctx context.Context, s surroundings, store webhook.Store) (*admits, error) {
 	if a.url != "" {
 		if err := webhook.CheckURL(a.url); err != nil {
-			return nil, usageError{fmt.Errorf("--webhook-url: %w", err)}
+			return nil, process.Usage(fmt.Errorf("--webhook-url: %w", err))
 		}
 	}
-	logger, registry := s.logger.With().Str("service", "admission").Logger(), s.health.metrics("admission")
-	recorder := record.New(record.Options{Journal: s.journal, Logger: logger, Registry: registry, Writer: writer("executor"), Version: version()})
+	logger, registry := s.Logger.With().Str("service", "admission").Logger(), s.Health.Metrics("admission")
+	recorder := record.New(record.Options{Journal: s.journal, Logger: logger, Registry: registry, Writer: process.Writer("executor"), Version: process.Version()})
 	handler, err := admit.Handler(admit.Options{Config: s.config, Gates: s.gates, Logger: logger, Registry: registry, Admitted: recorder.Record})
 	if err != nil {
 		return nil, err
 	}
 	options := webhook.Options{
-		Config: s.config, Handler: handler, Logger: s.logger.With().Str("service", webhookName).Logger(), Store: store,
-		Listen: a.listen, URL: a.url, Ready: s.health.ready(webhookName),
+		Config: s.config, Handler: handler, Logger: s.Logger.With().Str("service", webhookName).Logger(), Store: store,
+		Listen: a.listen, URL: a.url, Ready: s.Health.Ready(webhookName),
 	}
 	namespace := environment("POD_NAMESPACE", defaultNamespace)
 	if _, err := rest.InClusterConfig(); err == nil && a.url == "" {

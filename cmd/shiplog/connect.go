@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,65 +18,41 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/journal/embedded"
 )
 
 // connection says how to reach the two things that services talk to: the API server and the log.
 type connection struct {
+	process.LogAddress
+	process.Logging
 	kubeconfig  string
 	stateDir    string
-	natsURL     string
 	natsListen  string
-	cluster     string
 	durability  string
 	retention   time.Duration
 	maxLogBytes string
 	calloutKey  string
-	logFormat   string
-	verbose     bool
 }
 
 func (c *connection) bindKubernetes(flags *pflag.FlagSet) {
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster (default: $KUBECONFIG, then in-cluster, then ~/.kube/config)")
 }
 
-// bindLogAddress says where the log is.
-func (c *connection) bindLogAddress(flags *pflag.FlagSet) {
-	flags.StringVar(&c.natsURL, "nats-url", "", "`URL` of an external NATS server (several: separated by commas)")
-	flags.StringVar(&c.cluster, "cluster", "local", "`NAME` of this cluster in the subjects of the log")
-}
-
 // bindJournal says where the log is and how it is kept.
 func (c *connection) bindJournal(flags *pflag.FlagSet) {
-	c.bindLogAddress(flags)
+	c.LogAddress.Bind(flags)
 	flags.StringVar(&c.durability, "durability", "fast", "what an acknowledged entry survives: fast (the end of any process) or strict (power loss)")
 	flags.DurationVar(&c.retention, "retention", 7*24*time.Hour, "for how long entries are kept; 0: for ever")
 	flags.StringVar(&c.maxLogBytes, "max-log-bytes", "10Gi", "how large the log becomes before its oldest entries are dropped; 0: no limit")
 }
 
-func (c *connection) bindLogging(flags *pflag.FlagSet) {
-	flags.StringVar(&c.logFormat, "log-format", "console", "format of log lines: console or json")
-	flags.BoolVarP(&c.verbose, "verbose", "v", false, "log more")
-}
-
 // logger for this process. Lines of client-go go the same way.
 func (c *connection) logger() (zerolog.Logger, error) {
-	var out io.Writer = os.Stderr
-	switch c.logFormat {
-	case "console":
-		out = zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(os.Stderr)}
-	case "json":
-	default:
-		return zerolog.Nop(), usageError{fmt.Errorf("--log-format %q is neither console nor json", c.logFormat)}
-	}
-	level := zerolog.InfoLevel
-	if c.verbose {
-		level = zerolog.DebugLevel
-	}
-	logger := zerolog.New(out).Level(level).With().Timestamp().Logger()
+	logger, err := c.Logging.Logger()
 	klog.SetSlogLogger(slog.New(zerolog.NewSlogHandler(logger.With().Str("from", "client-go").Logger())))
-	return logger, nil
+	return logger, err
 }
 
 // rest returns how to reach the API server, after it has answered, and the identity of the cluster behind it.
@@ -113,25 +88,25 @@ func (c *connection) bindCallout(flags *pflag.FlagSet) {
 // open opens the log for a service.
 func (c *connection) open(ctx context.Context, clusterUID string, logger zerolog.Logger, refused func(string)) (journal.Journal, error) {
 	options := journal.Options{
-		URL: c.natsURL, Cluster: c.cluster, ClusterUID: clusterUID, Durability: journal.Durability(c.durability),
+		URL: c.URL, Cluster: c.Cluster, ClusterUID: clusterUID, Durability: journal.Durability(c.durability),
 		Retention: c.retention, Log: logger.With().Str("service", "log").Logger(), Refused: refused,
 	}
 	if c.calloutKey != "" {
 		seed, err := os.ReadFile(c.calloutKey)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--nats-callout-key: %w", err)}
+			return nil, process.Usage(fmt.Errorf("--nats-callout-key: %w", err))
 		}
 		options.CalloutSeed = bytes.TrimSpace(seed)
 	}
 	limit, err := resource.ParseQuantity(c.maxLogBytes)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--max-log-bytes %q: %w", c.maxLogBytes, err)}
+		return nil, process.Usage(fmt.Errorf("--max-log-bytes %q: %w", c.maxLogBytes, err))
 	}
 	options.MaxBytes = limit.Value()
 	if c.durability != string(journal.Fast) && c.durability != string(journal.Strict) {
-		return nil, usageError{fmt.Errorf("--durability %q is neither fast nor strict", c.durability)}
+		return nil, process.Usage(fmt.Errorf("--durability %q is neither fast nor strict", c.durability))
 	}
-	if c.natsURL == "" {
+	if c.URL == "" {
 		options.Server = &embedded.Server{Directory: filepath.Join(c.stateDir, "log"), Listen: c.natsListen}
 	}
 	return journal.Open(ctx, options)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/bundle"
 	"shiplog.dev/internal/export"
 	"shiplog.dev/internal/history"
@@ -39,7 +40,7 @@ Moments are ` + history.Forms + `.`,
   shiplog why cloneset/web -n shop --log incident.shiplog`,
 		Args: func(_ *cobra.Command, arguments []string) error {
 			if len(arguments) != 1 {
-				return usageError{errors.New("name the one file to write, for example incident.shiplog")}
+				return process.Usage(errors.New("name the one file to write, for example incident.shiplog"))
 			}
 			return nil
 		},
@@ -57,7 +58,7 @@ Moments are ` + history.Forms + `.`,
 				key := make([]byte, 32)
 				rand.Read(key)
 				if window.Redactor, err = redact.New(key, annotations); err != nil {
-					return usageError{fmt.Errorf("--redact-annotations: %w", err)}
+					return process.Usage(fmt.Errorf("--redact-annotations: %w", err))
 				}
 			}
 			index, digest, err := writeBundle(command, log, window, arguments[0], read.cluster)
@@ -95,7 +96,7 @@ func writeBundle(command *cobra.Command, log *opened, window export.Window, path
 	if index, err = export.Write(command.Context(), log.Log, window, writer); err != nil {
 		return fail(err)
 	}
-	index.Cluster, index.Version = cluster, version()
+	index.Cluster, index.Version = cluster, process.Version()
 	if digest, err = writer.Close(index); err != nil {
 		return fail(err)
 	}

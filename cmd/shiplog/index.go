@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/index"
 )
@@ -53,7 +54,7 @@ func indexDirectory() (string, error) {
 
 // programVersion tells builds apart, also those that have no version.
 func programVersion() string {
-	name := version()
+	name := process.Version()
 	if info, ok := debug.ReadBuildInfo(); ok {
 		name += info.Main.Sum
 	}

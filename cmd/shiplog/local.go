@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"shiplog.dev/cmd/internal/process"
 )
 
 // clusterProgram runs a real cluster on this machine; it is built from integration/cluster.
@@ -89,7 +91,7 @@ func down() *cobra.Command {
 	var stateDir string
 	var keep bool
 	command := &cobra.Command{
-		Use: "down", Short: "End the cluster that `up --local` started", Args: noArguments,
+		Use: "down", Short: "End the cluster that `up --local` started", Args: process.NoArguments,
 		Long:    "End the cluster that `shiplog up --local` started, and remove it and the log that belongs to it.",
 		Example: "  shiplog down\n  shiplog down --keep-log",
 		RunE: func(command *cobra.Command, _ []string) error {

@@ -3,43 +3,15 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"shiplog.dev/cmd/internal/process"
 )
 
-// Exit codes.
-const (
-	exitFailed  = 1
-	exitUsage   = 2
-	exitNothing = 3
-)
-
-// usageError is a mistake on the command line.
-type usageError struct{ error }
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "shiplog:", err)
-		if errors.As(err, &usageError{}) {
-			os.Exit(exitUsage)
-		}
-		if isNothing(err) {
-			os.Exit(exitNothing)
-		}
-		os.Exit(exitFailed)
-	}
-}
+func main() { process.Main(root()) }
 
 func root() *cobra.Command {
 	// As kubectl-shiplog on the PATH it is a plugin of kubectl.
@@ -60,29 +32,10 @@ in the log.
 Started as kubectl-shiplog it is a plugin: kubectl shiplog why cloneset/web.
 
 Exit codes: 0 done; 1 failed; 2 a mistake on the command line; 3 the log knows nothing of what was asked for.`,
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: name},
-		Version:       version(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: name},
+		Version:     process.Version(),
 	}
-	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	command.AddCommand(up(), down(), serviceCommand(watcherService), serviceCommand(plannerService), serviceCommand(executorService),
 		nodeagentCommand(), tail(), why(), timeline(), state(), diff(), exportCommand(), replayCommand(), verifyCommand(), whatIf(), decideCommand(), crds())
 	return command
-}
-
-// version of this program, from the build; "devel" when it was built from a work tree.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "devel"
-}
-
-// noArguments refuses arguments with a usage error.
-func noArguments(_ *cobra.Command, arguments []string) error {
-	if len(arguments) > 0 {
-		return usageError{fmt.Errorf("unexpected argument %q", arguments[0])}
-	}
-	return nil
 }

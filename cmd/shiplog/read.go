@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/world"
@@ -57,7 +58,7 @@ func (r *reading) check() error {
 	if r.output == "" || slices.Contains(r.outputs, r.output) {
 		return nil
 	}
-	return usageError{fmt.Errorf("--output %q is none of: %s", r.output, strings.Join(r.outputs, ", "))}
+	return process.Usage(fmt.Errorf("--output %q is none of: %s", r.output, strings.Join(r.outputs, ", ")))
 }
 
 // inNamespace is the namespace that is meant.
@@ -78,7 +79,7 @@ func (r *reading) inNamespace() string {
 func (r *reading) target(arguments []string) (history.Target, error) {
 	target, err := history.ParseTarget(arguments, r.inNamespace())
 	if err != nil {
-		return target, usageError{err}
+		return target, process.Usage(err)
 	}
 	return target, nil
 }
@@ -113,7 +114,7 @@ func (r *reading) open(ctx context.Context) (*opened, error) {
 func (o *opened) moment(flag, text string) (history.Moment, error) {
 	moment, err := history.ParseMoment(text, o.end)
 	if err != nil {
-		return moment, usageError{fmt.Errorf("--%s: %w", flag, err)}
+		return moment, process.Usage(fmt.Errorf("--%s: %w", flag, err))
 	}
 	return moment, nil
 }
@@ -129,6 +130,11 @@ func (o *opened) span(fromFlag, from, toFlag, to string) (span history.Span, err
 // nothing is the error that the log does not know what was asked for.
 type nothing struct{ error }
 
+func (nothing) ExitCode() int { return exitNothing }
+
+// exitNothing is the exit code that says so.
+const exitNothing = 3
+
 func (r *reading) unknown(target history.Target) error {
 	return nothing{fmt.Errorf("the log of %s says nothing about %s in namespace %q", r.where, target, target.Namespace)}
 }
@@ -136,7 +142,7 @@ func (r *reading) unknown(target history.Target) error {
 // objectArguments refuses anything but KIND/NAME or KIND NAME.
 func objectArguments(_ *cobra.Command, arguments []string) error {
 	if len(arguments) == 0 || len(arguments) > 2 {
-		return usageError{fmt.Errorf("name one object, for example cloneset/web")}
+		return process.Usage(fmt.Errorf("name one object, for example cloneset/web"))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/planner/replay"
@@ -34,13 +35,13 @@ Moments are ` + history.Forms + `.`,
 		Example: `  shiplog replay --log incident.shiplog
   shiplog replay --log incident.shiplog --until 14:03:22
   shiplog replay --log incident.shiplog --speed 10     # watch it happen, ten times as fast`,
-		Args: noArguments,
+		Args: process.NoArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if speed < 0 || speed > 0 && step {
-				return usageError{errors.New("--speed is a positive number, and not given together with --step")}
+				return process.Usage(errors.New("--speed is a positive number, and not given together with --step"))
 			}
 			if (step || speed > 0) && read.output != "" {
-				return usageError{errors.New("--step and --speed show entries to people: leave --output out")}
+				return process.Usage(errors.New("--step and --speed show entries to people: leave --output out"))
 			}
 			log, err := read.open(command.Context())
 			if err != nil {

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/gate"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/executor"
@@ -23,11 +18,9 @@ import (
 
 // surroundings are what every service is given.
 type surroundings struct {
-	config   *rest.Config    // nil for services that do not talk to Kubernetes
-	journal  journal.Journal // nil for a node's agent that runs alone: it does not see the log
-	logger   zerolog.Logger
-	registry prometheus.Registerer // of the service that is given it
-	health   *health
+	process.Surroundings
+	config   *rest.Config
+	journal  journal.Journal
 	gates    gate.Set
 	settings map[string]int64
 	// agents says how the executor knows the agents of nodes.
@@ -40,12 +33,25 @@ type service struct {
 	run               func(context.Context, surroundings) error
 }
 
+// serve runs services in these surroundings until ctx ends or one of them fails, and the health endpoint with them.
+func (s surroundings) serve(ctx context.Context, listen string, services ...service) error {
+	hosted := make([]process.Service, len(services))
+	for i, one := range services {
+		hosted[i] = process.Service{Name: one.name, Run: func(ctx context.Context, given process.Surroundings) error {
+			own := s
+			own.Surroundings = given
+			return one.run(ctx, own)
+		}}
+	}
+	return process.Serve(ctx, s.Logger, s.Health, listen, hosted...)
+}
+
 var watcherService = service{
 	name: "watcher", short: "Publish object changes to the log as facts",
 	long: "The watcher observes the API server and appends every change as a fact. It reads Kubernetes and never writes to it.",
 	run: func(ctx context.Context, s surroundings) error {
 		return watcher.Run(ctx, watcher.Options{
-			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("watcher"), Version: version(),
+			Config: s.config, Journal: s.journal, Logger: s.Logger, Registry: s.Registry, Writer: process.Writer("watcher"), Version: process.Version(),
 		})
 	},
 }
@@ -55,8 +61,8 @@ var plannerService = service{
 	long: "The planner folds the log into a world, lets the rules decide, and appends their commands. Of several planners one\nleads; the others follow and take over within seconds. It talks to the log only.",
 	run: func(ctx context.Context, s surroundings) error {
 		return planner.Run(ctx, planner.Options{
-			Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("planner"), Version: version(),
-			Ready: s.health.ready("planner"), Gates: s.gates, Settings: s.settings,
+			Journal: s.journal, Logger: s.Logger, Registry: s.Registry, Writer: process.Writer("planner"), Version: process.Version(),
+			Ready: s.Health.Ready("planner"), Gates: s.gates, Settings: s.settings,
 		})
 	},
 }
@@ -67,52 +73,9 @@ var executorService = service{
 answers the API server's webhooks: conversion between versions, defaults, and refusals of what cannot work.`,
 	run: func(ctx context.Context, s surroundings) error {
 		return executor.Run(ctx, executor.Options{
-			Config: s.config, Journal: s.journal, Logger: s.logger, Registry: s.registry, Writer: writer("executor"), Version: version(), Agents: s.agents,
+			Config: s.config, Journal: s.journal, Logger: s.Logger, Registry: s.Registry, Writer: process.Writer("executor"), Version: process.Version(), Agents: s.agents,
 		})
 	},
-}
-
-// writer names an instance of a service in the entries that it appends.
-func writer(service string) string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s/%s-%d", service, host, os.Getpid())
-}
-
-// restartPause keeps a service that starts again from doing so all the time.
-const restartPause = time.Second
-
-// serve runs services until ctx ends or one of them fails, and the health endpoint with them.
-func serve(ctx context.Context, s surroundings, listen string, services ...service) error {
-	group, ctx := errgroup.WithContext(ctx)
-	if err := s.health.listen(ctx, group, listen, s); err != nil {
-		return err
-	}
-	for _, one := range services {
-		own := s
-		own.logger = s.logger.With().Str("service", one.name).Logger()
-		group.Go(func() error {
-			for {
-				own.registry = s.health.metrics(one.name)
-				err := one.run(ctx, own)
-				if !errors.Is(err, journal.ErrGap) {
-					if err != nil {
-						return fmt.Errorf("%s: %w", one.name, err)
-					}
-					return nil
-				}
-				// Entries left the log before they were read. The compacted view, and what the watcher publishes, fill in.
-				own.logger.Error().Err(err).Msg("starting again from the compacted view")
-				select {
-				case <-ctx.Done():
-				case <-time.After(restartPause):
-				}
-			}
-		})
-	}
-	return group.Wait()
 }
 
 // serviceCommand runs one service alone, against an external log.
@@ -124,7 +87,7 @@ func serviceCommand(one service) *cobra.Command {
 	var agents agents
 	admits := one.name == executorService.name
 	command := &cobra.Command{
-		Use: one.name, Short: one.short, Long: one.long, Args: noArguments,
+		Use: one.name, Short: one.short, Long: one.long, Args: process.NoArguments,
 		Example: fmt.Sprintf("  shiplog %s --nats-url nats://127.0.0.1:4222 --kubeconfig ~/.kube/config", one.name),
 		RunE: func(command *cobra.Command, _ []string) error {
 			ctx := command.Context()
@@ -132,19 +95,20 @@ func serviceCommand(one service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if connect.natsURL == "" {
-				return usageError{errors.New("--nats-url is required: a service that runs alone shares the log with the others")}
+			if err := connect.Shared(); err != nil {
+				return err
 			}
 			config, uid, err := connect.rest(ctx)
 			if err != nil {
 				return err
 			}
-			health := newHealth()
-			log, err := connect.open(ctx, uid, logger, health.refusals())
+			health := process.NewHealth()
+			log, err := connect.open(ctx, uid, logger, health.Refusals())
 			if err != nil {
 				return err
 			}
 			defer log.Close()
+			health.Journal = log
 			gates, err := features.parse(logger)
 			if err != nil {
 				return err
@@ -153,7 +117,7 @@ func serviceCommand(one service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers(), known}
+			around := surroundings{process.Surroundings{Logger: logger, Health: health}, config, log, gates, features.settings.Numbers(), known}
 			services := []service{one}
 			if admits && admission.listen != listenOff {
 				hook, err := admission.open(ctx, around, nil)
@@ -163,12 +127,12 @@ func serviceCommand(one service) *cobra.Command {
 				defer hook.Close()
 				services = append(services, hook.services()...)
 			}
-			return serve(ctx, around, listen, services...)
+			return around.serve(ctx, listen, services...)
 		},
 	}
 	connect.bindKubernetes(command.Flags())
 	connect.bindJournal(command.Flags())
-	connect.bindLogging(command.Flags())
+	connect.Logging.Bind(command.Flags())
 	features.bind(command.Flags())
 	if admits {
 		admission.bind(command.Flags())

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
@@ -92,7 +93,7 @@ Moments are ` + history.Forms + `.`,
 				return err
 			}
 			if from == "" {
-				return usageError{fmt.Errorf("--from is required: %s", history.Forms)}
+				return process.Usage(fmt.Errorf("--from is required: %s", history.Forms))
 			}
 			log, err := read.open(command.Context())
 			if err != nil {
@@ -143,13 +144,13 @@ type choice struct {
 
 func (r *reading) choose(arguments []string, selector string) (out choice, one bool, err error) {
 	if out.labels, err = labels.Parse(selector); err != nil {
-		return out, false, usageError{fmt.Errorf("--selector: %w", err)}
+		return out, false, process.Usage(fmt.Errorf("--selector: %w", err))
 	}
 	if !r.allNamespaces {
 		out.namespace = r.inNamespace()
 	}
 	if len(arguments) > 2 {
-		return out, false, usageError{fmt.Errorf("unexpected argument %q", arguments[2])}
+		return out, false, process.Usage(fmt.Errorf("unexpected argument %q", arguments[2]))
 	}
 	if len(arguments) == 0 {
 		return out, false, nil

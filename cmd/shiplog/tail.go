@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
@@ -34,7 +34,7 @@ Moments are ` + history.Forms + `.`,
   shiplog tail --type outcome -o json | jq 'select(.entry.outcome.result == "RESULT_REFUSED")'`,
 		Args: func(_ *cobra.Command, arguments []string) error {
 			if len(arguments) > 2 {
-				return usageError{fmt.Errorf("unexpected argument %q", arguments[2])}
+				return process.Usage(fmt.Errorf("unexpected argument %q", arguments[2]))
 			}
 			return nil
 		},
@@ -45,12 +45,12 @@ Moments are ` + history.Forms + `.`,
 			}
 			for _, kind := range types {
 				if !slices.Contains(history.Types, kind) {
-					return usageError{fmt.Errorf("--type %q is none of: %s", kind, strings.Join(history.Types, ", "))}
+					return process.Usage(fmt.Errorf("--type %q is none of: %s", kind, strings.Join(history.Types, ", ")))
 				}
 			}
 			var err error
 			if chosen.Labels, err = labels.Parse(selector); err != nil {
-				return usageError{fmt.Errorf("--selector: %w", err)}
+				return process.Usage(fmt.Errorf("--selector: %w", err))
 			}
 			if len(arguments) > 0 {
 				kinds, name, _ := strings.Cut(arguments[0], "/")
@@ -107,16 +107,6 @@ Moments are ` + history.Forms + `.`,
 func printLine(out io.Writer, record journal.Record) error {
 	_, err := fmt.Fprintf(out, "%8d  %s  %-8s  %s\n", record.Sequence, record.Time.Local().Format("15:04:05.000"), history.TypeOf(record.Entry), narrate.Entry(record.Entry))
 	return err
-}
-
-// isTerminal says whether something is for eyes.
-func isTerminal(out io.Writer) bool {
-	file, is := out.(*os.File)
-	if !is {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // clock shows a time of day as people read it, in their zone.

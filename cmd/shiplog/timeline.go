@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/narrate"
@@ -52,7 +53,7 @@ Moments are ` + history.Forms + `.`,
 			}
 			if target.Resource != world.ResourceCloneSets {
 				if html != "" || lanes {
-					return usageError{fmt.Errorf("--html and --lanes show the rollouts of CloneSets, not %s", target)}
+					return process.Usage(fmt.Errorf("--html and --lanes show the rollouts of CloneSets, not %s", target))
 				}
 				account, err := objectAccount(command, &read, log, span.To, target)
 				if err != nil {
@@ -85,8 +86,8 @@ Moments are ` + history.Forms + `.`,
 			case read.output != "":
 				return print(out, read.output, view)
 			}
-			if lanes || isTerminal(out) && !noLanes {
-				fmt.Fprintln(out, narrate.Lanes(view, laneWidth(), isTerminal(out) && os.Getenv("NO_COLOR") == ""))
+			if lanes || process.IsTerminal(out) && !noLanes {
+				fmt.Fprintln(out, narrate.Lanes(view, laneWidth(), process.IsTerminal(out) && os.Getenv("NO_COLOR") == ""))
 			}
 			return printSteps(out, view.Steps, ticks)
 		},
@@ -107,7 +108,7 @@ Moments are ` + history.Forms + `.`,
 // writePage writes the page of a view to a file.
 func writePage(path string, view narrate.View) error {
 	var text bytes.Buffer
-	if err := page.Write(&text, view, version()); err != nil {
+	if err := page.Write(&text, view, process.Version()); err != nil {
 		return err
 	}
 	if err := os.WriteFile(path, text.Bytes(), 0o644); err != nil {

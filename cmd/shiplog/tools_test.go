@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,6 +58,9 @@ func run(t *testing.T, arguments ...string) (string, error) {
 	err := command.ExecuteContext(t.Context())
 	return out.String(), err
 }
+
+// isNothing says whether an error means that the log does not know what was asked for.
+func isNothing(err error) bool { return errors.As(err, &nothing{}) }
 
 func TestTools(t *testing.T) {
 	time.Local = time.UTC

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/agent"
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/deploy/crd"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
@@ -26,9 +28,9 @@ func up() *cobra.Command {
 	var profiling bool
 	var nodeagents []string
 	var agents agents
-	var pulls int
+	var onNodes agent.Settings
 	command := &cobra.Command{
-		Use: "up", Short: "Run all services in one process", Args: noArguments,
+		Use: "up", Short: "Run all services in one process", Args: process.NoArguments,
 		Long: `Run the watcher, the planner and the executor in one process, with the log on an embedded NATS server whose data lives
 below --state-dir, against an existing cluster or, with --local, one that is started on this machine.
 
@@ -54,7 +56,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			}
 			if local.wanted {
 				if connect.kubeconfig != "" {
-					return usageError{errors.New("--local starts a cluster of its own: leave out --kubeconfig")}
+					return process.Usage(errors.New("--local starts a cluster of its own: leave out --kubeconfig"))
 				}
 				if connect.kubeconfig, err = local.start(ctx, connect.stateDir); err != nil {
 					return err
@@ -64,9 +66,14 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err != nil {
 				return err
 			}
-			nodes, err := nodesOf("--nodeagent", nodeagents)
+			nodes, err := agent.Parse("--nodeagent", nodeagents)
 			if err != nil {
 				return err
+			}
+			if len(nodes) > 0 {
+				if err := onNodes.Load(); err != nil {
+					return err
+				}
 			}
 			config, uid, err := connect.rest(ctx)
 			if err != nil {
@@ -79,9 +86,9 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err != nil {
 				return err
 			}
-			health := newHealth()
-			health.profiling = profiling
-			log, err := connect.open(ctx, uid, logger, health.refusals())
+			health := process.NewHealth()
+			health.Profiling = profiling
+			log, err := connect.open(ctx, uid, logger, health.Refusals())
 			if err != nil {
 				if errors.Is(err, journal.ErrOtherCluster) {
 					return fmt.Errorf("%w; give another --state-dir or --cluster", err)
@@ -89,12 +96,13 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 				return err
 			}
 			defer log.Close()
+			health.Journal = log
 			if err := connect.announceLog(ctx, log); err != nil {
 				return err
 			}
-			around := surroundings{config, log, logger, nil, health, gates, features.settings.Numbers(), known}
+			around := surroundings{process.Surroundings{Logger: logger, Health: health}, config, log, gates, features.settings.Numbers(), known}
 			if admission.listen == listenOff {
-				return usageError{fmt.Errorf("--webhook-listen %s: nobody else would convert between versions", listenOff)}
+				return process.Usage(fmt.Errorf("--webhook-listen %s: nobody else would convert between versions", listenOff))
 			}
 			hook, err := admission.open(ctx, around, webhook.Directory(filepath.Join(connect.stateDir, "webhook")))
 			if err != nil {
@@ -104,13 +112,15 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 			if err := crd.Install(ctx, config, hook.Conversion()); err != nil {
 				return err
 			}
-			logger.Info().Str("api-server", config.Host).Str("version", version()).Msg("up")
+			logger.Info().Str("api-server", config.Host).Str("version", process.Version()).Msg("up")
 			services := append([]service{watcherService, plannerService, executorService, migrationService}, hook.services()...)
 			for _, node := range nodes {
-				node.pulls = pulls
-				services = append(services, node.service(node.join, false))
+				one := onNodes.Service(node, func(ctx context.Context, _ process.Surroundings) (journal.Node, error) {
+					return log.Join(ctx, node.Name)
+				}, nil)
+				services = append(services, service{name: one.Name, run: func(ctx context.Context, s surroundings) error { return one.Run(ctx, s.Surroundings) }})
 			}
-			err = serve(ctx, around, listen, services...)
+			err = around.serve(ctx, listen, services...)
 			if err == nil {
 				logger.Info().Msg("stopped")
 			}
@@ -120,7 +130,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 	flags := command.Flags()
 	connect.bindKubernetes(flags)
 	connect.bindJournal(flags)
-	connect.bindLogging(flags)
+	connect.Logging.Bind(flags)
 	features.bind(flags)
 	admission.bind(flags)
 	flags.StringVar(&connect.stateDir, "state-dir", ".shiplog", "`DIRECTORY` of the embedded log")
@@ -128,7 +138,7 @@ default and check CloneSets; it must be able to reach --webhook-listen. Ctrl-C s
 	flags.StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
 	flags.BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
 	flags.StringArrayVar(&nodeagents, "nodeagent", nil, "run the agent of a node too, given as `NAME=unix:///path` of its container runtime; repeatable")
-	bindPulls(flags, &pulls)
+	onNodes.Bind(flags)
 	agents.bind(flags)
 	connect.bindCallout(flags)
 	local.bind(flags)
@@ -147,9 +157,9 @@ var migrationService = service{name: "migration", run: func(ctx context.Context,
 	}
 	switch rewritten, err := crd.Migrate(ctx, s.config); {
 	case err != nil && ctx.Err() == nil:
-		s.logger.Warn().Err(err).Msg("some objects are still stored in an older version; the next start tries again")
+		s.Logger.Warn().Err(err).Msg("some objects are still stored in an older version; the next start tries again")
 	case rewritten > 0:
-		s.logger.Info().Int("objects", rewritten).Msg("stored in the newer version now")
+		s.Logger.Info().Int("objects", rewritten).Msg("stored in the newer version now")
 	}
 	return nil
 }}

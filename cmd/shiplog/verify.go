@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/planner/replay"
@@ -32,7 +33,7 @@ bundle the digests of the file are checked while it is read.`,
 		Example: `  shiplog verify
   shiplog verify --log incident.shiplog
   shiplog verify --log nats://nats:4222 -o json`,
-		Args: noArguments,
+		Args: process.NoArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			log, err := read.open(command.Context())
 			if err != nil {

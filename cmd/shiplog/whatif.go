@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/services/planner/replay"
@@ -34,7 +35,7 @@ func parseGates(texts []string) (map[string]bool, error) {
 		name, value, _ := strings.Cut(text, "=")
 		on, err := strconv.ParseBool(value)
 		if name == "" || err != nil {
-			return nil, usageError{fmt.Errorf("--gate %q: give NAME=true or NAME=false", text)}
+			return nil, process.Usage(fmt.Errorf("--gate %q: give NAME=true or NAME=false", text))
 		}
 		gates[name] = on
 	}
@@ -54,7 +55,7 @@ written to any cluster. shiplog what-if --binary runs this of another version an
 
 Moments are ` + history.Forms + `.`,
 		Example: `  shiplog decide --log incident.shiplog | jq -c '.actions[] | [.object, .reason]'`,
-		Args:    noArguments,
+		Args:    process.NoArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			replaced, err := parseGates(gates)
 			if err != nil {
@@ -134,14 +135,14 @@ does (shiplog decide --help).
 Moments are ` + history.Forms + `.`,
 		Example: `  shiplog what-if --gate PreparingUpdateAsUpdate=true --log incident.shiplog
   shiplog what-if --binary ./shiplog-next --log incident.shiplog --since 14:00 --until 14:10`,
-		Args: noArguments,
+		Args: process.NoArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			replaced, err := parseGates(gates)
 			switch {
 			case err != nil:
 				return err
 			case replaced == nil && binary == "":
-				return usageError{errors.New("say what is to be otherwise: --gate NAME=true, or --binary PATH")}
+				return process.Usage(errors.New("say what is to be otherwise: --gate NAME=true, or --binary PATH"))
 			}
 			log, err := read.open(command.Context())
 			if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"shiplog.dev/cmd/internal/process"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/index"
 	"shiplog.dev/internal/journal"
@@ -67,7 +67,7 @@ Moments are ` + history.Forms + `.`,
 				return whyWorkload(command, &read, log, moment, target)
 			}
 			if notUpdated {
-				return usageError{fmt.Errorf("--not-updated is about a Pod, not %s", target)}
+				return process.Usage(fmt.Errorf("--not-updated is about a Pod, not %s", target))
 			}
 			return whyObject(command, &read, log, moment, target)
 		},
@@ -459,6 +459,3 @@ func whyNotUpdated(command *cobra.Command, read *reading, log *opened, at histor
 	printRest(out, log, answer, others)
 	return nil
 }
-
-// isNothing says whether an error means that the log does not know what was asked for.
-func isNothing(err error) bool { return errors.As(err, &nothing{}) }

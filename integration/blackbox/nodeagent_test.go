@@ -62,6 +62,7 @@ func TestNodeAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitReported(t, node, namespace, stateDir, true)
+		atRest(t, agent)
 		if err := agent.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -99,6 +100,32 @@ func TestNodeAgent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// restingMemory is how much, in kB, an agent at rest may hold resident: what a daemon on every node may cost.
+const restingMemory = 20_000
+
+// atRest wants an agent that has nothing to do, and is scraped, to be the small program and to hold little memory.
+func atRest(t *testing.T, agent *testbed.Process) {
+	t.Helper()
+	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", agent.Pid())); err != nil || filepath.Base(program) != "shiplog-nodeagent" {
+		t.Errorf("the agent is run by %q: %v", program, err)
+	}
+	testbed.Eventually(t, 30*time.Second, func() error {
+		if _, err := agent.Metric("shiplog_nodeagent_facts_total"); err != nil {
+			return err
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", agent.Pid()))
+		if err != nil {
+			return err
+		}
+		_, of, _ := strings.Cut(string(status), "VmRSS:")
+		var resident int
+		if _, err := fmt.Sscan(of, &resident); err != nil || resident >= restingMemory {
+			return fmt.Errorf("%d kB are resident, want less than %d (%v)", resident, restingMemory, err)
+		}
+		return nil
+	})
 }
 
 func logURL(t *testing.T, stateDir string) string {

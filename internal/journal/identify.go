@@ -12,6 +12,9 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
+// Audience that the token of an agent is for.
+const Audience = "shiplog"
+
 // Proof is what the agent of a node shows when it connects. Exactly one is set.
 type Proof struct {
 	// Token that the node's kubelet gave it.

@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// Audience that an agent's token is for.
-	Audience = "shiplog"
 	// DefaultServiceAccount is the one of OpenKruise's daemon.
 	DefaultServiceAccount = "kruise-system/kruise-daemon"
 
@@ -110,14 +108,14 @@ func (c *Checker) identify(ctx context.Context, proof journal.Proof) (journal.Id
 		return refuse("the token is too long")
 	}
 	review, err := c.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: proof.Token, Audiences: []string{Audience}},
+		Spec: authenticationv1.TokenReviewSpec{Token: proof.Token, Audiences: []string{journal.Audience}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return journal.Identity{}, fmt.Errorf("have the API server review a node agent's token: %w", err)
 	}
 	status := review.Status
-	if !status.Authenticated || !slices.Contains(status.Audiences, Audience) {
-		return refuse("the API server does not know its token, or it is not for the audience %q", Audience)
+	if !status.Authenticated || !slices.Contains(status.Audiences, journal.Audience) {
+		return refuse("the API server does not know its token, or it is not for the audience %q", journal.Audience)
 	}
 	if status.User.Username != c.account {
 		return refuse("its token is of %s, not of %s", status.User.Username, c.account)

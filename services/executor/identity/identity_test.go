@@ -73,17 +73,17 @@ func TestTokens(t *testing.T) {
 	}
 	own, other, elsewhere := podOf("agents", "agent"), podOf("agents", "other"), podOf("others", "agent")
 
-	good := token("agents", "agent", identity.Audience, bound(own))
+	good := token("agents", "agent", journal.Audience, bound(own))
 	found, err := checker.Identify(ctx, journal.Proof{Token: good})
 	check(t, err)
 	if found.Node != node.Name || found.UID != string(node.UID) || time.Until(found.Until) < time.Minute || time.Until(found.Until) > 2*time.Hour {
 		t.Errorf("identified as %+v", found)
 	}
 	for what, bad := range map[string]string{
-		"of another service account": token("agents", "other", identity.Audience, bound(other)),
-		"of another namespace":       token("others", "agent", identity.Audience, bound(elsewhere)),
+		"of another service account": token("agents", "other", journal.Audience, bound(other)),
+		"of another namespace":       token("others", "agent", journal.Audience, bound(elsewhere)),
 		"for the API server":         token("agents", "agent", "https://kubernetes.default.svc.cluster.local", bound(own)),
-		"bound to nothing":           token("agents", "agent", identity.Audience, nil),
+		"bound to nothing":           token("agents", "agent", journal.Audience, nil),
 		"forged":                     good[:len(good)-8] + "AAAAAAAA",
 		"none":                       "x",
 		"too long":                   strings.Repeat("x", 1<<20),
@@ -133,7 +133,7 @@ func TestTokens(t *testing.T) {
 	if _, err := agent.Alive(ctx); err == nil {
 		t.Error("let in with no token")
 	}
-	check(t, os.WriteFile(path, []byte(token("agents", "agent", identity.Audience, bound(again))), 0o600))
+	check(t, os.WriteFile(path, []byte(token("agents", "agent", journal.Audience, bound(again))), 0o600))
 	testbed.Eventually(t, time.Minute, func() error {
 		if newest, err := agent.Alive(ctx); err != nil || newest != 7 {
 			return fmt.Errorf("%d, %v", newest, err)

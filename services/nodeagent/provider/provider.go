@@ -19,7 +19,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"shiplog.dev/internal/keyring"
@@ -55,11 +54,29 @@ type remembered struct {
 	until       time.Time
 }
 
+// typeMeta and duration are as Kubernetes has them. Its own would bring along the machinery of all of its types, of which the memory of
+// an agent at rest would hold much.
+type typeMeta struct {
+	Kind       string `json:"kind"`
+	APIVersion string `json:"apiVersion"`
+}
+
+type duration struct{ time.Duration }
+
+func (d *duration) UnmarshalJSON(data []byte) error {
+	var text string
+	err := json.Unmarshal(data, &text)
+	if err == nil {
+		d.Duration, err = time.ParseDuration(text)
+	}
+	return err
+}
+
 // settings are those of a plugin in CredentialProviderConfig.
 type settings struct {
 	Name                 string                         `json:"name"`
 	MatchImages          []string                       `json:"matchImages"`
-	DefaultCacheDuration *metav1.Duration               `json:"defaultCacheDuration"`
+	DefaultCacheDuration *duration                      `json:"defaultCacheDuration"`
 	APIVersion           string                         `json:"apiVersion"`
 	Args                 []string                       `json:"args"`
 	Env                  []struct{ Name, Value string } `json:"env"`
@@ -81,7 +98,7 @@ func Load(config, directory string) (*Plugins, error) {
 		return fail("%w", err)
 	}
 	var read struct {
-		metav1.TypeMeta
+		typeMeta
 		Providers []settings `json:"providers"`
 	}
 	if err := yaml.Unmarshal(data, &read); err != nil {
@@ -180,21 +197,21 @@ func (p *plugin) ask(ctx context.Context, image string) (*keyring.Keyring, error
 
 // question and response are the kubelet's.
 type question struct {
-	metav1.TypeMeta
+	typeMeta
 	Image string `json:"image"`
 }
 
 type response struct {
-	metav1.TypeMeta
-	CacheKeyType  string           `json:"cacheKeyType"`
-	CacheDuration *metav1.Duration `json:"cacheDuration"`
+	typeMeta
+	CacheKeyType  string    `json:"cacheKeyType"`
+	CacheDuration *duration `json:"cacheDuration"`
 	Auth          map[string]struct{ Username, Password string }
 }
 
 func (p *plugin) run(ctx context.Context, image string) (*response, error) {
 	ctx, cancel := context.WithTimeout(ctx, runWithin)
 	defer cancel()
-	asked, err := json.Marshal(question{metav1.TypeMeta{APIVersion: p.APIVersion, Kind: "CredentialProviderRequest"}, image})
+	asked, err := json.Marshal(question{typeMeta{APIVersion: p.APIVersion, Kind: "CredentialProviderRequest"}, image})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"context"
@@ -17,29 +17,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"shiplog.dev/internal/journal"
 )
 
-// health serves whether the process lives, whether it is ready, and its metrics.
-type health struct {
+// Health serves whether the process lives, whether it is ready, and its metrics.
+type Health struct {
 	// registries hold the metrics, by service; "" is the process.
 	registries map[string]*prometheus.Registry
-	// profiling serves Go's profiles too.
-	profiling bool
-	mu        sync.Mutex
-	awaited   []string // services that are not ready yet
+	// Profiling serves Go's profiles too.
+	Profiling bool
+	// Journal is the log that readiness waits for, and whose state is among the metrics; nil: the process does not see it.
+	Journal journal.Journal
+	mu      sync.Mutex
+	awaited []string // services that are not ready yet
 }
 
-func newHealth() *health {
+// NewHealth returns one that waits for nothing yet.
+func NewHealth() *Health {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return &health{registries: map[string]*prometheus.Registry{"": registry}}
+	return &Health{registries: map[string]*prometheus.Registry{"": registry}}
 }
 
-// metrics returns a place for the metrics of a service that starts, or starts again: then they begin anew.
-func (h *health) metrics(service string) prometheus.Registerer {
+// Metrics returns a place for the metrics of a service that starts, or starts again: then they begin anew.
+func (h *Health) Metrics(service string) prometheus.Registerer {
 	registry := prometheus.NewRegistry()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -47,8 +51,8 @@ func (h *health) metrics(service string) prometheus.Registerer {
 	return registry
 }
 
-// refusals counts what the log's server refuses its clients.
-func (h *health) refusals() func(what string) {
+// Refusals counts what the log's server refuses its clients.
+func (h *Health) Refusals() func(what string) {
 	count := promauto.With(h.registries[""]).NewCounterVec(prometheus.CounterOpts{
 		Name: "shiplog_log_refused_total",
 		Help: "What clients of the log were refused: connect (nobody knows who it is); of an embedded server also publish and subscribe (it tried what it may not).",
@@ -57,7 +61,7 @@ func (h *health) refusals() func(what string) {
 }
 
 // Gather collects the metrics of all services.
-func (h *health) Gather() ([]*dto.MetricFamily, error) {
+func (h *Health) Gather() ([]*dto.MetricFamily, error) {
 	h.mu.Lock()
 	var all prometheus.Gatherers
 	for _, registry := range h.registries {
@@ -102,8 +106,8 @@ func (m logMetrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// ready makes readiness wait for a service, and returns what the service calls once it is ready.
-func (h *health) ready(service string) func() {
+// Ready makes readiness wait for a service, and returns what the service calls once it is ready.
+func (h *Health) Ready(service string) func() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !slices.Contains(h.awaited, service) {
@@ -117,12 +121,12 @@ func (h *health) ready(service string) func() {
 }
 
 // listen starts the endpoint. An address that cannot be used is an error.
-func (h *health) listen(ctx context.Context, group *errgroup.Group, address string, s surroundings) error {
+func (h *Health) listen(ctx context.Context, group *errgroup.Group, logger zerolog.Logger, address string) error {
 	if address == "" {
 		return nil
 	}
-	if s.journal != nil {
-		if err := h.registries[""].Register(logMetrics{s.journal}); err != nil {
+	if h.Journal != nil {
+		if err := h.registries[""].Register(logMetrics{h.Journal}); err != nil {
 			return err
 		}
 	}
@@ -132,7 +136,7 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h, promhttp.HandlerOpts{}))
-	if h.profiling {
+	if h.Profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -142,8 +146,8 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 		h.mu.Lock()
 		awaited := slices.Clone(h.awaited)
 		h.mu.Unlock()
-		if s.journal != nil {
-			if _, err := s.journal.State(r.Context()); err != nil {
+		if h.Journal != nil {
+			if _, err := h.Journal.State(r.Context()); err != nil {
 				awaited = append(awaited, "log: "+err.Error())
 			}
 		}
@@ -161,6 +165,6 @@ func (h *health) listen(ctx context.Context, group *errgroup.Group, address stri
 		return nil
 	})
 	context.AfterFunc(ctx, func() { server.Close() })
-	s.logger.Info().Str("address", listener.Addr().String()).Msg("serving /healthz, /readyz and /metrics")
+	logger.Info().Str("address", listener.Addr().String()).Msg("serving /healthz, /readyz and /metrics")
 	return nil
 }
