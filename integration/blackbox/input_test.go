@@ -32,6 +32,7 @@ func TestBadInput(t *testing.T) {
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
+	_, endpoint := realNode(t)
 	for name, test := range map[string]struct {
 		arguments []string
 		code      int
@@ -48,6 +49,8 @@ func TestBadInput(t *testing.T) {
 		"agent, no endpoint":     {[]string{"nodeagent", "--nats-url", "nats://127.0.0.1:1", "--cri", "/nowhere"}, 2, "unix:///path"},
 		"agent, no Kubernetes":   {[]string{"nodeagent", "--kubeconfig", "x"}, 2, "unknown flag: --kubeconfig"},
 		"up, agent of no node":   {[]string{"up", "--nodeagent", "unix:///nowhere"}, 2, "NAME=unix:///path"},
+		"up, agent no address":   {[]string{"up", "--nodeagent", "n=" + endpoint, "--node-ip", "nonsense"}, 2, "--node-ip"},
+		"up, agent no plugins":   {[]string{"up", "--nodeagent", "n=" + endpoint, "--plugin-config-file", "/nowhere"}, 2, "--plugin-config-file"},
 		"up, agent no socket":    {[]string{"up", "--nodeagent", "n=unix:///nowhere"}, 2, "/nowhere: no such file"},
 		"kubeconfig missing":     {[]string{"up", "--kubeconfig", "/nowhere"}, 1, "/nowhere"},
 		"API server unreachable": {[]string{"up", "--kubeconfig", unreachable}, 1, "reach the API server at http://127.0.0.1:1"},

@@ -13,11 +13,11 @@ import (
 )
 
 // withAgent starts shiplog with the agent of the node that really runs containers, and with image jobs.
-func withAgent(t *testing.T, stateDir string) *testbed.Process {
+func withAgent(t *testing.T, stateDir string, more ...string) *testbed.Process {
 	t.Helper()
 	node, endpoint := realNode(t)
-	return up(t, stateDir, "--nodeagent", node+"="+endpoint, "--nodeimage-creation-delay", "1s",
-		"--feature-gates", "ImagePullJobGate=true,PreDownloadImageForInPlaceUpdate=true")
+	return up(t, stateDir, append(more, "--nodeagent", node+"="+endpoint, "--nodeimage-creation-delay", "1s",
+		"--feature-gates", "ImagePullJobGate=true,PreDownloadImageForInPlaceUpdate=true")...)
 }
 
 // read decodes an object as kubectl shows it.
