@@ -124,13 +124,13 @@ func (j *logStream) connect() (err error) {
 		own = append(own, nats.InProcessServer(s), nats.UserInfo(s.Login()))
 	}
 	if err := j.dial(url, j.options.Log, own...); err != nil {
-		return fmt.Errorf("open the log at %s: %w", url, err)
+		return fmt.Errorf("open the log at %s: %w", anonymous(url), err)
 	}
 	if j.issuer == nil {
 		return nil
 	}
 	if err := j.answerCallouts(); err != nil {
-		return fmt.Errorf("let agents into the log at %s: %w", url, err)
+		return fmt.Errorf("let agents into the log at %s: %w", anonymous(url), err)
 	}
 	return nil
 }

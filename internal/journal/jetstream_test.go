@@ -527,6 +527,18 @@ func TestListen(t *testing.T) {
 	take(t, reads(t, other, From{}), 2)
 }
 
+// TestPasswordsStayOut: an address that does not answer is named without its password.
+func TestPasswordsStayOut(t *testing.T) {
+	t.Parallel()
+	const address = "nats://somebody:sesame@127.0.0.1:1,nats://somebody:sesame@127.0.0.1:2"
+	said := &lines{}
+	_, err := Open(t.Context(), Options{URL: address, Log: zerolog.New(said)})
+	wantError(t, err, ErrUnavailable)
+	if text := err.Error() + said.String(); strings.Contains(text, "sesame") || !strings.Contains(text, "127.0.0.1:1") {
+		t.Errorf("it says %s", text)
+	}
+}
+
 // TestOlderLog: a log that was made before nodes had a place in it takes their facts once it is opened to be kept.
 func TestOlderLog(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ package imagepulljob
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -267,6 +268,8 @@ func (r *round) handOut(t *tally) {
 			continue
 		case !s.asked && (free <= 0 || node != nil && !node.Ready):
 			continue
+		case s.asked && r.current(s):
+			continue
 		}
 		wanted, why := r.request(s)
 		held := s.image.Spec.Images[r.name]
@@ -295,6 +298,17 @@ func (r *round) handOut(t *tally) {
 		command.ResourceVersion = decide.VersionOf(&s.image.Meta)
 		r.Append(command)
 	}
+}
+
+// current says whether a node that was asked is still asked as it should be: request would change nothing.
+func (r *round) current(s *standing) bool {
+	image := s.image.Spec.Images[r.name]
+	for _, name := range r.job.Spec.PullSecrets {
+		if !slices.Contains(image.PullSecrets, v1beta1.ReferenceObject{Namespace: r.job.Namespace, Name: name}) {
+			return false
+		}
+	}
+	return reflect.DeepEqual(s.owned.PullPolicy, r.policy(s.owned, s.image.Name)) && reflect.DeepEqual(image.SandboxConfig, r.sandbox(image))
 }
 
 // images is the part of a NodeImage that a job writes.
