@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -94,6 +95,29 @@ spec:
   terminationGracePeriodSeconds: 0
   containers: [{name: %s, image: %q, command: %s, env: [{name: COLOR, value: blue}]}]
 `, pod, containerName, image, own), "apply", "-f", "-")
+}
+
+func (c *containerd) serve(t *testing.T, pod string) (uint32, func() string) {
+	c.run(t, pod, "sh", "-c", `mkdir -p /www/cgi-bin && touch /www/index.html && cat > /www/cgi-bin/bye <<'END'
+#!/bin/sh
+echo "$HTTP_HOST $REQUEST_URI $HTTP_X_WHO" > /asked
+printf 'Status: 302 Found\r\nLocation: http://elsewhere.invalid/\r\n\r\n'
+END
+chmod +x /www/cgi-bin/bye && exec httpd -f -p 8080 -h /www`)
+	inside := func(command string) (string, error) {
+		return c.cluster.Kubectl(t.Context(), "", "exec", pod, "--", "sh", "-c", command)
+	}
+	testbed.Eventually(t, time.Minute, func() error {
+		_, err := inside("wget -q -O /dev/null http://127.0.0.1:8080/index.html")
+		return err
+	})
+	return 8080, func() string {
+		asked, err := inside("cat /asked")
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.TrimSpace(asked)
+	}
 }
 
 func (c *containerd) remove(t *testing.T, pod string) {

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +96,18 @@ func (f *fakeRuntime) restart(t *testing.T) {
 	f.young = time.Now().Add(500 * time.Millisecond)
 	f.mu.Unlock()
 	f.up(t)
+}
+
+// serve has the server on this machine's own address, where the Pods of an imagined runtime are.
+func (f *fakeRuntime) serve(t *testing.T, pod string) (uint32, func() string) {
+	var asked atomic.Value
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Host + " " + r.URL.String() + " " + r.Header.Get("X-Who"))
+		http.Redirect(w, r, "http://elsewhere.invalid/", http.StatusFound)
+	}))
+	t.Cleanup(served.Close)
+	f.run(t, pod)
+	return uint32(served.Listener.Addr().(*net.TCPAddr).Port), func() string { return asked.Load().(string) }
 }
 
 func (f *fakeRuntime) run(_ *testing.T, pod string, command ...string) {

@@ -2,9 +2,6 @@ package nodeagent
 
 import (
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -92,37 +89,44 @@ func TestInspectAsksTheContainer(t *testing.T) {
 	}
 }
 
-func TestHooksOverTheNetwork(t *testing.T) {
+// hooksOverTheNetwork: a server in a Pod is asked as the hook says, is not followed elsewhere, and is found missing where there is none.
+func hooksOverTheNetwork(t *testing.T, m machine) {
+	log := journal.NewMemory(time.Now)
+	start(t, m, log, quick)
+	own, asked := m.serve(t, "served")
+	id := wantRunning(t, log, "served").Id
+	get := func(port uint32) *shiplogv1.RunHook {
+		return &shiplogv1.RunHook{Handler: &shiplogv1.RunHook_Http{Http: &shiplogv1.HttpHook{
+			Scheme: "http", Port: port, Path: "/cgi-bin/bye?now=1", Headers: []*shiplogv1.HttpHeader{{Name: "X-Who", Value: "me"}, {Name: "host", Value: "web"}},
+		}}}
+	}
+	applied(t, log, command(t, log, hookOf(id, get(own), time.Minute)))
+	if was := asked(); was != "web /cgi-bin/bye?now=1 me" {
+		t.Errorf("it was asked %q", was)
+	}
+	tcp := func(port uint32) *shiplogv1.RunHook {
+		return &shiplogv1.RunHook{Handler: &shiplogv1.RunHook_Tcp{Tcp: &shiplogv1.TcpHook{Port: port}}}
+	}
+	applied(t, log, command(t, log, hookOf(id, tcp(own), time.Minute)))
+	wantRefused(t, log, command(t, log, hookOf(id, tcp(1), time.Minute)), "HookFailed", "refused")
+	wantRefused(t, log, command(t, log, hookOf(id, get(1), time.Minute)), "HookFailed", "refused")
+	wantRefused(t, log, command(t, log, hookOf("nobody", tcp(own), time.Minute)), "HookFailed", "nobody")
+	m.remove(t, "served")
+	wantGone(t, log, "served")
+}
+
+// TestHooksElsewhere: a hook may name its host; a Pod in the node's network is asked at the node's address.
+func TestHooksElsewhere(t *testing.T) {
 	t.Parallel()
 	f, log := startFake(t, "v2.1.0"), journal.NewMemory(time.Now)
 	start(t, f, log, quick)
-	f.run(t, "p")
-	asked := make(chan *http.Request, 10)
-	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked <- r
-		http.Redirect(w, r, "http://elsewhere.invalid/", http.StatusFound)
-	}))
-	defer served.Close()
-	var own uint32
-	if _, err := fmt.Sscanf(served.Listener.Addr().(*net.TCPAddr).AddrPort().String(), "127.0.0.1:%d", &own); err != nil {
-		t.Fatal(err)
+	own, _ := f.serve(t, "p")
+	tcp := func(host string) *shiplogv1.RunHook {
+		return &shiplogv1.RunHook{Handler: &shiplogv1.RunHook_Tcp{Tcp: &shiplogv1.TcpHook{Host: host, Port: own}}}
 	}
-	get := func() *shiplogv1.HttpHook {
-		return &shiplogv1.HttpHook{Scheme: "http", Port: own, Path: "/bye?now=1", Headers: []*shiplogv1.HttpHeader{{Name: "X-Who", Value: "me"}, {Name: "host", Value: "web"}}}
-	}
-	applied(t, log, command(t, log, hookOf("c1", &shiplogv1.RunHook{Handler: &shiplogv1.RunHook_Http{Http: get()}}, time.Minute)))
-	if r := <-asked; r.Host != "web" || r.URL.String() != "/bye?now=1" || r.Header.Get("X-Who") != "me" {
-		t.Errorf("asked for %v at %s with %v", r.URL, r.Host, r.Header)
-	}
-	tcp := func(host string, port uint32) *shiplogv1.RunHook {
-		return &shiplogv1.RunHook{Handler: &shiplogv1.RunHook_Tcp{Tcp: &shiplogv1.TcpHook{Host: host, Port: port}}}
-	}
-	applied(t, log, command(t, log, hookOf("c1", tcp("", own), time.Minute)))
-	applied(t, log, command(t, log, hookOf("c1", tcp("localhost", own), time.Minute)))
-	wantRefused(t, log, command(t, log, hookOf("c1", tcp("", 1), time.Minute)), "HookFailed", "refused")
-	wantRefused(t, log, command(t, log, hookOf("nobody", tcp("", own), time.Minute)), "HookFailed", "gone")
+	applied(t, log, command(t, log, hookOf("c1", tcp("localhost"), time.Minute)))
 	f.hostIP = true
-	outcome := ended(t, log, command(t, log, hookOf("c1", tcp("", own), time.Minute)))
+	outcome := ended(t, log, command(t, log, hookOf("c1", tcp(""), time.Minute)))
 	if message := outcome.GetReason().GetMessage(); strings.Contains(message, "127.0.0.1") {
 		t.Errorf("a Pod in the node's network is asked at %s", message)
 	}

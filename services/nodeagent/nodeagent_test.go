@@ -40,6 +40,8 @@ type machine interface {
 	// run starts a Pod of one container, with a command that ignores SIGTERM if one is given; remove ends it; the runtime may take a while to follow.
 	run(t *testing.T, pod string, command ...string)
 	remove(t *testing.T, pod string)
+	// serve starts a Pod with an HTTP server that sends everybody elsewhere; asked is how it was asked last: host, path and header X-Who.
+	serve(t *testing.T, pod string) (port uint32, asked func() string)
 	// restart ends the runtime, without its containers, and starts it again.
 	restart(t *testing.T)
 }
@@ -62,6 +64,7 @@ func TestContract(t *testing.T) {
 		{"LosesTheRuntimeInAStop", losesTheRuntimeInAStop},
 		{"Stops", stops},
 		{"RunsHooks", runsHooks},
+		{"HooksOverTheNetwork", hooksOverTheNetwork},
 		{"Inspects", inspects},
 	}
 	for name, start := range map[string]func(*testing.T) machine{
