@@ -171,8 +171,9 @@ type act struct {
 	random   *rand.Rand
 	alone    []fault // not made alone yet
 	possible []fault
-	mu       sync.Mutex // of round, while faults are made
+	mu       sync.Mutex // of round and choices, while faults are made
 	round    *round
+	choices  *rand.Rand // of a round's faults at the moment when they come
 }
 
 // note says something about the round that is no failure.
@@ -193,10 +194,10 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 		return err
 	}
 	defer a.system.unmount()
-	if err := lay(c, a.system); err != nil {
+	defer a.system.end()
+	if err := lay(c, ctx, a.system); err != nil {
 		return err
 	}
-	defer a.system.end()
 	say("seed %d: %s, for %s", c.options.seed, layout, share)
 	if err := a.system.start(ctx); err != nil {
 		return err
@@ -237,6 +238,7 @@ func (a *act) play(ctx context.Context) error {
 	c := a.campaign
 	a.round = &round{Number: len(c.result.Rounds) + 1, Layout: a.system.layout, Began: time.Now()}
 	chosen := plan(a.random, a.possible, &a.alone, c.options.longest)
+	a.choices = rand.New(rand.NewPCG(c.options.seed, uint64(2000+a.round.Number)))
 	bothers := rand.New(rand.NewPCG(c.options.seed, uint64(1000+a.round.Number)))
 	busy, stop := context.WithCancel(ctx)
 	var people, troubles sync.WaitGroup
@@ -308,6 +310,9 @@ func (a *act) settle(ctx context.Context) {
 			if why, err = a.ledger.unfinished(); err != nil {
 				why = err.Error()
 			}
+		}
+		if why == "" && a.system.servers != nil {
+			why = a.system.servers.Unwell(bounded)
 		}
 		if why == "" {
 			return

@@ -101,11 +101,11 @@ func signalled(component string, signal, then syscall.Signal) func(context.Conte
 }
 
 var faults = slices.Concat(
-	processFaults("watcher", []string{"services"}, named("watcher")),
-	processFaults("planner", []string{"services"}, leader),
-	processFaults("standby", []string{"services"}, standby),
-	processFaults("executor", []string{"services"}, named("executor-1")),
-	processFaults("nodeagent", []string{"services"}, named("nodeagent")),
+	processFaults("watcher", []string{"services", "cluster"}, named("watcher")),
+	processFaults("planner", []string{"services", "cluster"}, leader),
+	processFaults("standby", []string{"services", "cluster"}, standby),
+	processFaults("executor", []string{"services", "cluster"}, named("executor-1")),
+	processFaults("nodeagent", []string{"services", "cluster"}, named("nodeagent")),
 	processFaults("nats", []string{"services"}, named("nats")),
 	processFaults("up", []string{"one"}, named("up")),
 	[]fault{
@@ -120,8 +120,9 @@ var faults = slices.Concat(
 		{"held-watch", nil, 3 * time.Second, 30 * time.Second, heldWatch},
 		{"compaction", nil, 3 * time.Second, 10 * time.Second, compaction},
 		{"restore-etcd", nil, 3 * time.Second, 20 * time.Second, restoreEtcd},
-		{"full-disk", nil, 3 * time.Second, 20 * time.Second, fullDisk},
+		{"full-disk", []string{"services", "one"}, 3 * time.Second, 20 * time.Second, fullDisk},
 	},
+	serverFaults,
 )
 
 var noWatches = testbed.Trouble{NoWatches: true}
@@ -151,6 +152,9 @@ func faultNames() []string {
 
 // group of faults that cannot be made at the same time.
 func (f fault) group() string {
+	if isServerFault(f.name) {
+		return "servers"
+	}
 	switch f.name {
 	case "slow-api", "api-429", "api-500", "lost-answers", "no-watches":
 		return "proxy"

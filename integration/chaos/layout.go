@@ -19,18 +19,29 @@ type system struct {
 	parts  []*part
 	// url is where tools read the log.
 	url func() (string, error)
+	// servers hold the log; nil: no cluster does.
+	servers *testbed.NATSCluster
 }
 
 // layouts are the ways to run Shiplog.
-var layouts = map[string]func(*campaign, *system) error{
+var layouts = map[string]func(*campaign, context.Context, *system) error{
 	"one":      (*campaign).layOne,
 	"services": (*campaign).layServices,
+	"cluster":  (*campaign).layCluster,
 }
 
-func layoutNames() []string { return []string{"services", "one"} }
+func layoutNames() []string { return []string{"services", "one", "cluster"} }
+
+// usualLayouts are those that are played unless somebody says otherwise.
+func usualLayouts() []string {
+	if canRunServers() {
+		return layoutNames()
+	}
+	return []string{"services", "one"}
+}
 
 // layOne is everything in one process, with an embedded NATS server.
-func (c *campaign) layOne(s *system) error {
+func (c *campaign) layOne(_ context.Context, s *system) error {
 	address, err := testbed.FreeAddress()
 	if err != nil {
 		return err
@@ -50,7 +61,7 @@ func (c *campaign) layOne(s *system) error {
 }
 
 // layServices is a process for each service, two planners and two executors, on one NATS server.
-func (c *campaign) layServices(s *system) error {
+func (c *campaign) layServices(_ context.Context, s *system) error {
 	address, err := testbed.FreeAddress()
 	if err != nil {
 		return err
@@ -154,6 +165,11 @@ func (s *system) planner(leading bool) *part {
 func (s *system) end() {
 	for i := len(s.parts) - 1; i >= 0; i-- {
 		s.parts[i].kill()
+	}
+	if s.servers != nil {
+		if err := s.servers.Down(); err != nil {
+			say("%v", err)
+		}
 	}
 }
 

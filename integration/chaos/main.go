@@ -35,7 +35,7 @@ func main() {
 	flags := command.Flags()
 	flags.Uint64Var(&o.seed, "seed", 1, "what faults come when, and what people do, follows from this `NUMBER`")
 	flags.Float64Var(&o.minutes, "minutes", 5, "how long, the start of the cluster not counted")
-	flags.StringSliceVar(&o.layouts, "layouts", layoutNames(), "`LAYOUTS` that share the time: "+strings.Join(layoutNames(), ", "))
+	flags.StringSliceVar(&o.layouts, "layouts", usualLayouts(), "`LAYOUTS` that share the time: "+strings.Join(layoutNames(), ", "))
 	flags.StringSliceVar(&o.faults, "faults", nil, "only these `FAULTS`: "+strings.Join(faultNames(), ", "))
 	flags.DurationVar(&o.longest, "longest", time.Minute, "the longest that a fault lasts")
 	flags.DurationVar(&o.bound, "bound", 90*time.Second, "how long rollouts may take to end after the last fault")

@@ -42,8 +42,12 @@ func rootCommand() *cobra.Command {
 		serversCommand("wipe", "Delete what servers that are down have stored", func(c *natscluster.Cluster, _ context.Context, s natscluster.Server) error { return c.Wipe(s) }),
 		serversCommand("pause", "Stop servers where they are", (*natscluster.Cluster).Pause),
 		serversCommand("resume", "Let paused servers go on", (*natscluster.Cluster).Resume),
-		serversCommand("cut", "Cut servers off from everybody", func(c *natscluster.Cluster, ctx context.Context, s natscluster.Server) error { return c.Cut(ctx, s, false) }),
-		serversCommand("cut-routes", "Cut servers off from the other servers only", func(c *natscluster.Cluster, ctx context.Context, s natscluster.Server) error { return c.Cut(ctx, s, true) }),
+		serversCommand("cut", "Cut servers off from everybody", func(c *natscluster.Cluster, ctx context.Context, s natscluster.Server) error {
+			return c.Cut(ctx, s, false)
+		}),
+		serversCommand("cut-routes", "Cut servers off from the other servers only", func(c *natscluster.Cluster, ctx context.Context, s natscluster.Server) error {
+			return c.Cut(ctx, s, true)
+		}),
 		serversCommand("join", "Put servers back on the networks that they were cut off from", (*natscluster.Cluster).Join),
 	)
 	return root
