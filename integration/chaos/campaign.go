@@ -171,7 +171,8 @@ type act struct {
 	random   *rand.Rand
 	alone    []fault // not made alone yet
 	possible []fault
-	mu       sync.Mutex // of round and choices, while faults are made
+	first    func(fault) bool // of a pair
+	mu       sync.Mutex       // of round and choices, while faults are made
 	round    *round
 	choices  *rand.Rand // of a round's faults at the moment when they come
 }
@@ -188,7 +189,7 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 	if !is {
 		return fmt.Errorf("there is no layout %q, only %s", layout, strings.Join(layoutNames(), ", "))
 	}
-	a := &act{campaign: c, system: &system{layout: layout, dir: filepath.Join(c.options.dir, layout)},
+	a := &act{campaign: c, system: &system{layout: layout, dir: filepath.Join(c.options.dir, "layout-"+layout)},
 		random: rand.New(rand.NewPCG(c.options.seed, uint64(number)))}
 	if err := a.system.mount(); err != nil {
 		return err
@@ -215,8 +216,14 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 			a.possible = append(a.possible, f)
 		}
 	}
+	a.first = func(fault) bool { return true }
+	if slices.ContainsFunc(a.possible, ofServers) { // the others are made alone elsewhere
+		a.first = ofServers
+	}
 	for _, i := range a.random.Perm(len(a.possible)) {
-		a.alone = append(a.alone, a.possible[i])
+		if a.first(a.possible[i]) {
+			a.alone = append(a.alone, a.possible[i])
+		}
 	}
 	if err := c.people.settle(ctx, number); err != nil {
 		return fmt.Errorf("create CloneSets: %w", err)
@@ -237,7 +244,7 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 func (a *act) play(ctx context.Context) error {
 	c := a.campaign
 	a.round = &round{Number: len(c.result.Rounds) + 1, Layout: a.system.layout, Began: time.Now()}
-	chosen := plan(a.random, a.possible, &a.alone, c.options.longest)
+	chosen := plan(a.random, a.possible, a.first, &a.alone, c.options.longest)
 	a.choices = rand.New(rand.NewPCG(c.options.seed, uint64(2000+a.round.Number)))
 	bothers := rand.New(rand.NewPCG(c.options.seed, uint64(1000+a.round.Number)))
 	busy, stop := context.WithCancel(ctx)

@@ -152,7 +152,7 @@ func faultNames() []string {
 
 // group of faults that cannot be made at the same time.
 func (f fault) group() string {
-	if isServerFault(f.name) {
+	if ofServers(f) {
 		return "servers"
 	}
 	switch f.name {
@@ -175,8 +175,8 @@ type planned struct {
 	after, lasts time.Duration
 }
 
-// plan chooses the faults of a round, and their moments, from a seed.
-func plan(random *rand.Rand, possible []fault, alone *[]fault, longest time.Duration) []planned {
+// plan chooses the faults of a round, and their moments, from a seed. first says which can be the first of a pair.
+func plan(random *rand.Rand, possible []fault, first func(fault) bool, alone *[]fault, longest time.Duration) []planned {
 	if len(possible) == 0 {
 		return nil
 	}
@@ -187,6 +187,9 @@ func plan(random *rand.Rand, possible []fault, alone *[]fault, longest time.Dura
 	} else {
 		for _, i := range random.Perm(len(possible)) {
 			f := possible[i]
+			if len(chosen) == 0 && !first(f) {
+				continue
+			}
 			if len(chosen) == 1 && (chosen[0].group() == f.group() || chosen[0].group() == "planner" && f.group() == "standby" || chosen[0].group() == "standby" && f.group() == "planner") {
 				continue
 			}

@@ -129,7 +129,5 @@ func (a *act) choose(n int) int {
 	return a.choices.IntN(n)
 }
 
-// isServerFault says that a fault hits NATS servers; a majority of them has to be well but for one fault.
-func isServerFault(name string) bool {
-	return slices.ContainsFunc(serverFaults, func(f fault) bool { return f.name == name })
-}
+// ofServers says that a fault hits NATS servers. There is one of them at a time: two servers of three are no majority without the third.
+func ofServers(f fault) bool { return slices.Equal(f.on, onServers) }
