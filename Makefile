@@ -57,9 +57,9 @@ chaos: build bin/nats-server bin/shiplog-natscluster ## break everything under r
 reliability: ## docs/reliability.md's tables, from the summaries of runs beside it
 	go run ./integration/chaos table --into docs/reliability.md docs/reliability/*.json
 
-chaostest: build bin/nats-server bin/shiplog-natscluster ## three minutes of it, short faults only
+chaostest: build bin/nats-server bin/shiplog-natscluster ## five minutes of it, short faults only
 	go test -count=1 ./integration/chaos/...
-	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 3 --longest 8s
+	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 5 --longest 8s
 
 bench: build ## figures against the floor measured in the same run, and figures of a log of a million entries
 	go run ./integration/bench $(BENCH)

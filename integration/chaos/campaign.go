@@ -311,15 +311,18 @@ func (a *act) settle(ctx context.Context) {
 		return
 	}
 	for {
-		why := c.people.unsettled(bounded)
+		why := ""
+		if a.system.servers != nil {
+			why = a.system.servers.Unwell(bounded)
+		}
+		if why == "" {
+			why = c.people.unsettled(bounded)
+		}
 		if why == "" {
 			var err error
 			if why, err = a.ledger.unfinished(); err != nil {
 				why = err.Error()
 			}
-		}
-		if why == "" && a.system.servers != nil {
-			why = a.system.servers.Unwell(bounded)
 		}
 		if why == "" {
 			return

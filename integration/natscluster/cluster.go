@@ -317,7 +317,7 @@ func (c *Cluster) connect(ctx context.Context, id, container string, address net
 func (c *Cluster) Well(ctx context.Context) error {
 	for _, s := range c.Servers {
 		for {
-			why := s.unwell(ctx)
+			why := s.Unwell(ctx)
 			if why == nil {
 				break
 			}
@@ -331,7 +331,8 @@ func (c *Cluster) Well(ctx context.Context) error {
 	return nil
 }
 
-func (s Server) unwell(ctx context.Context) error {
+// Unwell says why a server is not well; nil: it is.
+func (s Server) Unwell(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Monitor+"/healthz", nil)

@@ -150,7 +150,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		MaxBytes:           cmpZero(o.MaxBytes, -1),
 		Replicas:           o.Replicas,
 		Duplicates:         duplicates,
-		Compression:        jetstream.S2Compression,
+		Compression:        compression(o),
 		DenyDelete:         true,
 		AllowRollup:        true,
 		AllowDirect:        o.Replicas == 1, // a follower may answer a direct get from the past
@@ -194,11 +194,20 @@ func (j *logStream) openStream(ctx context.Context) error {
 		return nil
 	}
 	if have.MaxAge == want.MaxAge && have.MaxBytes == want.MaxBytes && have.Replicas == want.Replicas && have.Duplicates == want.Duplicates &&
-		have.AllowDirect == want.AllowDirect && slices.Equal(have.Subjects, want.Subjects) && maps.Equal(own(have.Metadata), want.Metadata) {
+		have.AllowDirect == want.AllowDirect && have.Compression == want.Compression && slices.Equal(have.Subjects, want.Subjects) && maps.Equal(own(have.Metadata), want.Metadata) {
 		return nil
 	}
 	j.stream, err = j.js.UpdateStream(ctx, want)
 	return err
+}
+
+// compression of the log's blocks. A server that was killed takes back the end of a replicated stream, to append it anew from what the
+// servers had agreed on; nats-server 2.15 damages a compressed block at that, and the whole stream is stuck when all of them were.
+func compression(o Options) jetstream.StoreCompression {
+	if o.Replicas > 1 {
+		return jetstream.NoCompression
+	}
+	return jetstream.S2Compression
 }
 
 // own returns the metadata that the server has not put there itself.
