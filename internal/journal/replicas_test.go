@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,8 +17,8 @@ import (
 	"shiplog.dev/internal/journal/embedded"
 )
 
-// startReplicas starts three servers that replicate.
-func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
+// startReplicas starts three servers that replicate, on directories.
+func startReplicas(t *testing.T, directories []string) (servers []*server.Server, urls string) {
 	var ports []int
 	var routes []*url.URL
 	for range 3 {
@@ -32,7 +33,7 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 	var all []string
 	for i, port := range ports {
 		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: directories[i], SyncAlways: true,
 			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes, MaxPayload: embedded.MaxPayload,
 		})
 		check(t, err)
@@ -50,10 +51,46 @@ func startReplicas(t *testing.T) (servers []*server.Server, urls string) {
 	return servers, strings.Join(all, ",")
 }
 
+func directories(t *testing.T) []string { return []string{t.TempDir(), t.TempDir(), t.TempDir()} }
+
+// TestAllReplicasKilled: all servers end at one moment, more than once, and what was acknowledged is there.
+func TestAllReplicasKilled(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	on := directories(t)
+	const n, size = 100, 4096
+	for life := range 4 {
+		servers, urls := startReplicas(t, on)
+		j := mustOpen(t, Options{URL: urls, Durability: Strict, Patience: 45 * time.Second, Log: testLog(t)})
+		for i := range n {
+			_, err := j.Append(ctx, factOf("a", life*n+i, size))
+			check(t, err)
+		}
+		r, err := j.Read(ctx, From{Sequence: 1})
+		check(t, err)
+		take(t, r, (life+1)*n)
+		r.Close()
+		left := on
+		if life > 0 { // The first time they end well, and leave a snapshot. Later what is on the disk now is what they find: they were killed.
+			left = directories(t)
+			for i := range left {
+				check(t, os.CopyFS(left[i], os.DirFS(on[i])))
+			}
+		}
+		check(t, j.Close())
+		for _, s := range servers {
+			s.Shutdown()
+			s.WaitForShutdown()
+		}
+		on = left
+	}
+}
+
 // TestReplicated: three servers hold the log; the one that leads it goes, and nothing that was acknowledged does.
 func TestReplicated(t *testing.T) {
 	t.Parallel()
-	servers, urls := startReplicas(t)
+	servers, urls := startReplicas(t, directories(t))
 	o := Options{URL: urls, Durability: Strict, Patience: 45 * time.Second, Log: testLog(t)}
 	j := mustOpen(t, o)
 	l := j.(*logStream)
