@@ -19,7 +19,7 @@ const (
 	// last sync, up to two minutes.
 	Fast Durability = "fast"
 	// Strict survives power loss: an embedded server syncs every entry, and every batch of commands, before it acknowledges
-	// it; an external one holds three replicas.
+	// it; external ones hold three replicas, which each of them syncs if it is configured so (sync_interval: always).
 	Strict Durability = "strict"
 )
 
