@@ -30,7 +30,12 @@ func main() {
 		SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
 		Example: `  make chaos SEED=7 MINUTES=30
   make chaos CHAOS='--seed 7 --minutes 3 --layouts services --faults kill-planner,lost-answers'`,
-		RunE: func(command *cobra.Command, _ []string) error { return run(command.Context(), o) },
+		RunE: func(command *cobra.Command, _ []string) error {
+			if !command.Flags().Changed("layouts") && !canRunServers() {
+				say("the layout cluster is left out: there is no dockerd (Debian's docker.io)")
+			}
+			return run(command.Context(), o)
+		},
 	}
 	flags := command.Flags()
 	flags.Uint64Var(&o.seed, "seed", 1, "what faults come when, and what people do, follows from this `NUMBER`")

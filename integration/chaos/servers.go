@@ -35,7 +35,7 @@ func (c *campaign) layCluster(ctx context.Context, s *system) (err error) {
 // canRunServers says whether there is what the layout cluster needs. On a machine that decides about changes it has to be there.
 func canRunServers() bool {
 	_, err := exec.LookPath("dockerd")
-	return err == nil || os.Getenv("CI") != ""
+	return err == nil || os.Getenv("CI") == "true"
 }
 
 var serverFaults = []fault{

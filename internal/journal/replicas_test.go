@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"shiplog.dev/internal/journal/embedded"
 )
@@ -97,10 +98,17 @@ func TestReplicated(t *testing.T) {
 	if n := l.stream.CachedInfo().Config.Replicas; n != 3 {
 		t.Fatalf("%d replicas", n)
 	}
+	compressed := l.stream.CachedInfo().Config // as earlier versions made it
+	compressed.Compression = jetstream.S2Compression
+	_, err := l.js.UpdateStream(within(t), compressed)
+	check(t, err)
+	if c := mustOpen(t, o).(*logStream).stream.CachedInfo().Config.Compression; c != jetstream.NoCompression {
+		t.Errorf("the log is compressed: %s", c)
+	}
 	f := &fixture{Journal: j, second: func(t testing.TB) Journal { return mustOpen(t, o) }}
 	onlyTheNewestFenceWrites(t, f)
 	ctx := within(t)
-	_, err := j.Append(ctx, fact("x", 1), fact("x", 1), gone("x", 1))
+	_, err = j.Append(ctx, fact("x", 1), fact("x", 1), gone("x", 1))
 	check(t, err)
 	fence, err := j.RaiseFence(ctx, "planner", "v1", nil)
 	check(t, err)
