@@ -84,6 +84,7 @@ func (j *logStream) fly(ctx context.Context, messages []*nats.Msg, weight int64)
 	for {
 		stored, last, err := j.publish(bounded, messages)
 		if messages = messages[stored:]; len(messages) == 0 {
+			j.answered()
 			return last, nil
 		}
 		if err = classify(err); !errors.Is(err, ErrUnavailable) {
@@ -239,6 +240,7 @@ func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64
 	for {
 		sequence, err := j.publishBatch(bounded, batch)
 		if err == nil {
+			j.answered()
 			return sequence, nil
 		}
 		again, err := j.refused(bounded, fence, err)

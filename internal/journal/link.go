@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,6 +22,40 @@ type link struct {
 	patience time.Duration
 	// closing ends when the link is let go of.
 	closing context.Context
+
+	mu sync.Mutex
+	// silent is since when every try has failed, failed when the last one did; silent is zero when one succeeded since.
+	silent, failed time.Time
+}
+
+// leaveAfter is after how long without an answer another server is tried, where there are several: one that is cut off from the others keeps its
+// connections and answers nothing. It is longer than servers take to agree on a leader.
+const leaveAfter = 10 * time.Second
+
+// lately is how close two tries that failed are to count as in a row: twice the longest sign of life, and more.
+const lately = time.Minute
+
+// answered notes that the log did.
+func (l *link) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = time.Time{}
+}
+
+// unanswered notes that the log did not, and leaves the server when it has not for too long.
+func (l *link) unanswered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.silent.IsZero() || now.Sub(l.failed) > lately {
+		l.silent = now
+	}
+	l.failed = now
+	if now.Sub(l.silent) < leaveAfter || !l.nc.IsConnected() || len(l.nc.Servers()) < 2 {
+		return
+	}
+	l.silent = time.Time{}
+	_ = l.nc.ForceReconnect() // an error means that it is closed
 }
 
 // dial connects. The link comes back by itself whenever it is lost, until closing ends. Errors: ErrUnavailable.
@@ -69,6 +104,7 @@ func (l *link) patiently(ctx context.Context, doing string, f func(context.Conte
 		err := f(try)
 		cancel()
 		if err == nil {
+			l.answered()
 			return nil
 		}
 		if errors.Is(err, ErrOtherCluster) || errors.Is(err, ErrGap) {
@@ -87,8 +123,9 @@ func (l *link) patiently(ctx context.Context, doing string, f func(context.Conte
 	}
 }
 
-// pause waits before another try, longer each time; false: ctx or the link ended.
+// pause waits before another try after one that failed, longer each time; false: ctx or the link ended.
 func (l *link) pause(ctx context.Context, wait *time.Duration) bool {
+	l.unanswered()
 	t := time.NewTimer(*wait)
 	defer t.Stop()
 	*wait = min(*wait*2, retryWaitMax)

@@ -178,3 +178,31 @@ func TestReplicated(t *testing.T) {
 	check(t, task.Done(ctx))
 	until(t, reads(t, j, From{Compacted: true}), func(r Record) bool { return r.Sequence == last })
 }
+
+// TestLeavesServerWithoutOthers: a server that takes connections, and that no other server hears, is left for one that answers.
+func TestLeavesServerWithoutOthers(t *testing.T) {
+	t.Parallel()
+	_, urls := startReplicas(t, directories(t))
+	alone, err := server.NewServer(&server.Options{
+		ServerName: "alone", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+		Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: true},
+		Routes:  []*url.URL{{Scheme: "nats", Host: lasting(t)}}, // nobody listens there
+	})
+	check(t, err)
+	alone.Start()
+	t.Cleanup(func() { alone.Shutdown(); alone.WaitForShutdown() })
+	if !alone.ReadyForConnections(30 * time.Second) {
+		t.Fatal("a server does not start")
+	}
+	l := &link{patience: time.Minute, closing: t.Context()}
+	check(t, l.dial(alone.ClientURL(), testLog(t)))
+	t.Cleanup(l.nc.Close)
+	check(t, l.nc.SetServerPool(append([]string{alone.ClientURL()}, strings.Split(urls, ",")...)))
+	check(t, l.patiently(within(t), "look for a stream", func(ctx context.Context) error {
+		_, err := l.js.AccountInfo(ctx)
+		return err
+	}))
+	if l.nc.ConnectedUrl() == alone.ClientURL() {
+		t.Error("the server that is alone answered")
+	}
+}

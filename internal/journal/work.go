@@ -138,7 +138,14 @@ func (w *work) Close() { w.close() }
 func (w *work) fetch() {
 	for {
 		msg, err := w.it.Next(jetstream.NextMaxWait(pullLife))
-		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoHeartbeat) {
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			w.unanswered()
+			continue
+		}
+		if err == nil || errors.Is(err, nats.ErrTimeout) {
+			w.answered()
+		}
+		if errors.Is(err, nats.ErrTimeout) {
 			continue
 		}
 		var f fetched
@@ -234,6 +241,7 @@ func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) err
 		err := msg.DoubleAck(asked)
 		stop()
 		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			w.answered()
 			return nil
 		}
 		if w.nc.IsClosed() || !w.pause(bounded, &wait) {
