@@ -318,6 +318,11 @@ func (a *act) settle(ctx context.Context) {
 		if why == "" {
 			why = c.people.unsettled(bounded)
 		}
+		if why == "" && a.system.servers != nil {
+			if err := a.observer.catchUp(bounded); err != nil {
+				why = err.Error()
+			}
+		}
 		if why == "" {
 			var err error
 			if why, err = a.ledger.unfinished(); err != nil {

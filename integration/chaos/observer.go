@@ -101,6 +101,9 @@ func (o *observer) follow(ctx context.Context, more ...string) error {
 	return o.read(ctx, o.newest()+1, o.take, more...)
 }
 
+// catchUp reads to the end of the log on a connection of its own: the reader that follows may be on a server that was cut off.
+func (o *observer) catchUp(ctx context.Context) error { return o.follow(ctx) }
+
 func (o *observer) newest() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

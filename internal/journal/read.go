@@ -141,6 +141,9 @@ func (r *reader) Next(ctx context.Context) ([]Record, error) {
 			if !r.j.nc.IsConnected() {
 				return nil, fmt.Errorf("read the log: %w: no connection", ErrUnavailable)
 			}
+			if len(r.j.nc.Servers()) > 1 {
+				_, _ = r.j.info(ctx) // nothing comes: a server that does not answer either is left
+			}
 			timer.Reset(patience)
 		}
 	}
