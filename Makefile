@@ -33,6 +33,11 @@ bin/shiplog-natscluster: FORCE
 	@mkdir -p bin
 	cd integration/natscluster && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ ./cmd/shiplog-natscluster
 
+bin/stepped: FORCE
+	@mkdir -p bin
+	go run ./integration/chaos/steppedtime $@
+	CGO_ENABLED=0 go build -overlay $@/overlay.json -o $@/ ./cmd/shiplog github.com/nats-io/nats-server/v2
+
 demo: build ## walk through the job of a CloneSet on a real cluster on this machine
 	go run ./integration/demo $(DEMO)
 
@@ -52,13 +57,13 @@ simtest: ## some thousands of simulated clusters with faults
 sim: ## as many as you like: make sim SIM='--seeds 10000 --from 1'
 	go run ./integration/sim/cmd/sim $(SIM)
 
-chaos: build bin/nats-server bin/shiplog-natscluster ## break everything under rollouts: make chaos SEED=7 MINUTES=30 (CHAOS='--help' tells more)
+chaos: build bin/nats-server bin/shiplog-natscluster bin/stepped ## break everything under rollouts: make chaos SEED=7 MINUTES=30 (CHAOS='--help' tells more)
 	go run ./integration/chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(CHAOS)
 
 reliability: ## docs/reliability.md's tables, from the summaries of runs beside it
 	go run ./integration/chaos table --into docs/reliability.md docs/reliability/*.json
 
-chaostest: build bin/nats-server bin/shiplog-natscluster ## five minutes of it, short faults only
+chaostest: build bin/nats-server bin/shiplog-natscluster bin/stepped ## five minutes of it, short faults only
 	go test -count=1 ./integration/chaos/...
 	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 5 --longest 8s
 

@@ -206,6 +206,7 @@ func (c *campaign) act(ctx context.Context, number int, layout string, share tim
 	if a.observer, err = newObserver(a.system.url); err != nil {
 		return err
 	}
+	a.observer.clocks = a.system.clocks
 	reading, end := context.WithCancel(ctx)
 	defer end()
 	go a.observer.run(reading)

@@ -101,13 +101,19 @@ func signalled(component string, signal, then syscall.Signal) func(context.Conte
 }
 
 var faults = slices.Concat(
-	processFaults("watcher", []string{"services", "cluster"}, named("watcher")),
-	processFaults("planner", []string{"services", "cluster"}, leader),
-	processFaults("standby", []string{"services", "cluster"}, standby),
-	processFaults("executor", []string{"services", "cluster"}, named("executor-1")),
-	processFaults("nodeagent", []string{"services", "cluster"}, named("nodeagent")),
-	processFaults("nats", []string{"services"}, named("nats")),
+	processFaults("watcher", []string{"services", "cluster", "clocks"}, named("watcher")),
+	processFaults("planner", []string{"services", "cluster", "clocks"}, leader),
+	processFaults("standby", []string{"services", "cluster", "clocks"}, standby),
+	processFaults("executor", []string{"services", "cluster", "clocks"}, named("executor-1")),
+	processFaults("nodeagent", []string{"services", "cluster", "clocks"}, named("nodeagent")),
+	processFaults("nats", []string{"services", "clocks"}, named("nats")),
 	processFaults("up", []string{"one"}, named("up")),
+	clockFaults("clocks", everybody),
+	clockFaults("watcher", one(named("watcher"))),
+	clockFaults("planner", one(leader)),
+	clockFaults("executor", one(named("executor-1"))),
+	clockFaults("nodeagent", one(named("nodeagent"))),
+	clockFaults("nats", one(named("nats"))),
 	[]fault{
 		{"kill-apiserver", nil, 0, 0, signalled("kube-apiserver", syscall.SIGKILL, 0)},
 		{"pause-apiserver", nil, time.Second, 20 * time.Second, signalled("kube-apiserver", syscall.SIGSTOP, syscall.SIGCONT)},
@@ -160,6 +166,9 @@ func (f fault) group() string {
 		return "proxy"
 	case "compaction", "restore-etcd", "kill-etcd", "kill-apiserver", "pause-apiserver":
 		return "cluster"
+	}
+	if slices.Contains(f.on, "clocks") && len(f.on) == 1 {
+		return "clock"
 	}
 	for _, how := range []string{"kill-", "pause-", "restart-"} {
 		if len(f.name) > len(how) && f.name[:len(how)] == how {

@@ -17,6 +17,8 @@ type system struct {
 	layout string
 	dir    string // below which the log is kept
 	parts  []*part
+	// clocks says that the parts' clocks can be set.
+	clocks bool
 	// url is where tools read the log.
 	url func() (string, error)
 	// servers hold the log; nil: no cluster does.
@@ -27,17 +29,18 @@ type system struct {
 var layouts = map[string]func(*campaign, context.Context, *system) error{
 	"one":      (*campaign).layOne,
 	"services": (*campaign).layServices,
+	"clocks":   (*campaign).layClocks,
 	"cluster":  (*campaign).layCluster,
 }
 
-func layoutNames() []string { return []string{"services", "one", "cluster"} }
+func layoutNames() []string { return []string{"services", "one", "clocks", "cluster"} }
 
 // usualLayouts are those that are played unless somebody says otherwise.
 func usualLayouts() []string {
 	if canRunServers() {
 		return layoutNames()
 	}
-	return []string{"services", "one"}
+	return []string{"services", "one", "clocks"}
 }
 
 // layOne is everything in one process, with an embedded NATS server.
@@ -47,12 +50,11 @@ func (c *campaign) layOne(_ context.Context, s *system) error {
 		return err
 	}
 	state := filepath.Join(s.dir, "state")
-	up, err := newPart(c.options.dir, "up", "shiplog", "up", "--kubeconfig", c.proxy.Kubeconfig, "--state-dir", state,
+	_, err = c.addPart(s, "up", "shiplog", "up", "--kubeconfig", c.proxy.Kubeconfig, "--state-dir", state,
 		"--nats-listen", address, "--max-log-bytes", logSize, "--nodeagent", realNode+"="+c.socket)
 	if err != nil {
 		return err
 	}
-	s.parts = []*part{up}
 	s.url = func() (string, error) {
 		data, err := os.ReadFile(filepath.Join(state, "nats.url"))
 		return strings.TrimSpace(string(data)), err
@@ -76,12 +78,11 @@ func (c *campaign) layServices(_ context.Context, s *system) error {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
-	nats, err := newPart(c.options.dir, "nats", "nats-server", "-c", config)
+	nats, err := c.addPart(s, "nats", "nats-server", "-c", config)
 	if err != nil {
 		return err
 	}
 	nats.alive = "http://" + monitor + "/healthz"
-	s.parts = []*part{nats}
 	s.url = func() (string, error) { return "nats://" + address, nil }
 	return c.addServices(s, "nats://"+address, "--max-log-bytes", logSize)
 }
@@ -103,11 +104,9 @@ func (c *campaign) addServices(s *system, url string, more ...string) error {
 		if one.name != "nodeagent" {
 			arguments = append(arguments, more...)
 		}
-		p, err := newPart(c.options.dir, one.name, "shiplog", arguments...)
-		if err != nil {
+		if _, err := c.addPart(s, one.name, "shiplog", arguments...); err != nil {
 			return err
 		}
-		s.parts = append(s.parts, p)
 	}
 	return nil
 }

@@ -74,6 +74,8 @@ func (e *entry) cause() uint64 {
 type observer struct {
 	program string
 	url     func() (string, error)
+	// clocks says that the log's clock may be off.
+	clocks bool
 
 	mu      sync.Mutex
 	entries []entry // in order
@@ -156,6 +158,9 @@ func (o *observer) take(e entry) {
 	defer o.mu.Unlock()
 	if n := len(o.entries); n > 0 && e.Sequence <= o.entries[n-1].Sequence {
 		return
+	}
+	if o.clocks {
+		e.Time = righted(e.Time, e.received)
 	}
 	o.entries = append(o.entries, e)
 }

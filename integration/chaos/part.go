@@ -24,6 +24,8 @@ type part struct {
 	said          io.WriteCloser
 	// alive is a URL that answers with something else than 200 when the process has to be started anew; empty: none.
 	alive string
+	// clock of the process, when it can be set; empty: it has that of the machine.
+	clock wallClock
 
 	mu      sync.Mutex
 	process *testbed.Process // nil: it is down
@@ -41,7 +43,7 @@ func newPart(dir, name, program string, arguments ...string) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &part{name: name, program: path, arguments: arguments, shiplog: program == "shiplog", said: said}, nil
+	return &part{name: name, program: path, arguments: arguments, shiplog: filepath.Base(program) == "shiplog", said: said}, nil
 }
 
 func (p *part) start() error {
@@ -57,10 +59,14 @@ func (p *part) launch() (err error) {
 		return nil
 	}
 	fmt.Fprintf(p.said, "---- started %s\n", time.Now().Format(time.RFC3339Nano))
+	program, arguments := p.program, p.arguments
+	if p.clock != "" {
+		program, arguments = "/usr/bin/env", append([]string{"SHIPLOG_CLOCK=" + string(p.clock), p.program}, p.arguments...)
+	}
 	if p.shiplog {
-		p.process, err = testbed.StartShiplogAt(p.program, p.said, p.arguments...)
+		p.process, err = testbed.StartShiplogAt(program, p.said, arguments...)
 	} else {
-		p.process, err = testbed.Start(p.program, p.said, p.arguments...)
+		p.process, err = testbed.Start(program, p.said, arguments...)
 	}
 	if err != nil {
 		return err

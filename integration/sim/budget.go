@@ -192,7 +192,7 @@ func (c *checks) decidedOnFreshFacts(one *command) {
 	if !takesDown(one) {
 		return
 	}
-	horizon := one.decided.Add(-freshFor - proofSlack)
+	horizon := one.decidedAt.Add(-freshFor - proofSlack)
 	for ref, history := range c.s.api.history {
 		if ref != c.sets[one.owner] && !isPod(ref) {
 			continue

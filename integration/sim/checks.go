@@ -15,6 +15,7 @@ import (
 type checks struct {
 	s       *simulation
 	records []journal.Record
+	times   []time.Time // of the records, by a clock that is right
 	// seen is, by object, which versions of it the log got to know, and where.
 	seen     map[world.Ref][]sighting
 	commands map[uint64]*command
@@ -32,10 +33,10 @@ type command struct {
 	sequence uint64
 	entry    *shiplogv1.Entry
 	*shiplogv1.Command
-	// decided is the log's time at the position at which it was decided.
-	decided time.Time
-	owner   string
-	done    bool
+	// decided is the log's time at the position at which it was decided, decidedAt that by a clock that is right.
+	decided, decidedAt time.Time
+	owner              string
+	done               bool
 	// refused is where the log says that it was; 0: it was not.
 	refused uint64
 	effects int
@@ -53,7 +54,7 @@ func (c *checks) entry(record journal.Record) {
 		c.s.fail("log", "position %d holds %d", want, record.Sequence)
 		return
 	}
-	c.records = append(c.records, record)
+	c.records, c.times = append(c.records, record), append(c.times, c.s.now)
 	c.s.tell("log", "%d %s: %s", record.Sequence, record.Entry.GetWriter(), narrate.Entry(record.Entry))
 	switch kind := record.Entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved:
@@ -61,10 +62,10 @@ func (c *checks) entry(record journal.Record) {
 	case *shiplogv1.Entry_ObjectDeleted:
 		c.sight(kind.ObjectDeleted.GetObject(), record.Sequence, kind.ObjectDeleted.GetResourceVersion(), true)
 	case *shiplogv1.Entry_Command:
-		c.quietAt = record.Time
+		c.quietAt = c.s.now
 		one := &command{
 			sequence: record.Sequence, entry: record.Entry, Command: kind.Command, decided: c.records[record.Entry.GetCause()-1].Time,
-			owner: string(world.WorkloadOf(record.Entry.GetRollout())),
+			decidedAt: c.times[record.Entry.GetCause()-1], owner: string(world.WorkloadOf(record.Entry.GetRollout())),
 		}
 		c.commands[record.Sequence] = one
 		if wake := kind.Command.GetWakeAt(); wake != nil {

@@ -66,7 +66,7 @@ func (f *faults) ofRequest(s *simulation, r *http.Request) requestFault {
 func drawFault(r *rand.Rand) Item {
 	d := seconds(r, 1, 60)
 	share := []float64{0.1, 0.3, 1}[r.IntN(3)]
-	switch r.IntN(15) {
+	switch r.IntN(17) {
 	case 0, 1, 2:
 		w := requestWindow{
 			fault: none + 1 + requestFault(r.IntN(int(requestFaults)-1)), share: share,
@@ -125,6 +125,12 @@ func drawFault(r *rand.Rand) Item {
 	case 13:
 		n := 1 + r.IntN(3)
 		return item(func(s *simulation, _ *rand.Rand) { s.faults.lostAppends += n }, "%d appends of planners are lost, or their answers", n)
+	case 15, 16:
+		off := []time.Duration{-time.Minute, -10 * time.Second, 10 * time.Second, time.Minute}[r.IntN(4)]
+		return item(func(s *simulation, _ *rand.Rand) {
+			s.setClock(off)
+			s.after(d, func() { s.setClock(0) })
+		}, "the log's clock is off by %s for %s", off, d)
 	}
 	d /= 4
 	if r.IntN(2) == 0 {

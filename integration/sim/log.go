@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -97,12 +98,27 @@ func (s *simulation) append(entries ...*shiplogv1.Entry) bool {
 	return err == nil
 }
 
-// tickAt lets the log notice that a time has come, within a second after it.
+// logTime is the time by the log's clock.
+func (s *simulation) logTime() time.Time { return s.now.Add(s.clockOff) }
+
+// setClock puts the log's clock forward or back.
+func (s *simulation) setClock(off time.Duration) {
+	s.clockOff = off
+	owed := s.due
+	s.due = nil
+	for _, due := range owed {
+		s.tickAt(due)
+	}
+}
+
+// tickAt lets the log notice that a time has come by its clock, within a second after it.
 func (s *simulation) tickAt(due time.Time) {
-	s.after(due.Sub(s.now)+s.between(0, time.Second), s.fireTicks)
+	s.due = append(s.due, due)
+	s.after(due.Sub(s.logTime())+s.between(0, time.Second), s.fireTicks)
 }
 
 func (s *simulation) fireTicks() {
+	s.due = slices.DeleteFunc(s.due, func(due time.Time) bool { return !due.After(s.logTime()) })
 	if s.log.FireTicks() > 0 {
 		s.logChanged()
 	}

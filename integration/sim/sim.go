@@ -39,13 +39,16 @@ type Result struct {
 
 // simulation is one run.
 type simulation struct {
-	rand    *rand.Rand
-	now     time.Time
-	events  events
-	steps   int
-	tracing bool
-	trace   []string
-	failure *Failure
+	rand *rand.Rand
+	now  time.Time
+	// clockOff is by how much the log's clock is off; due are the ticks that it owes.
+	clockOff time.Duration
+	due      []time.Time
+	events   events
+	steps    int
+	tracing  bool
+	trace    []string
+	failure  *Failure
 
 	log       *journal.Memory
 	tap       journal.Reader
@@ -67,7 +70,7 @@ func Run(plan Plan, dropped map[int]bool, tracing bool) Result {
 		rand: rand.New(rand.NewPCG(plan.Seed, 1)), now: time.Date(2026, 1, 15, 8, 0, 0, 0, time.UTC), tracing: tracing,
 	}
 	began := s.now
-	s.log = journal.NewMemory(func() time.Time { return s.now })
+	s.log = journal.NewMemory(s.logTime)
 	s.api, s.checks, s.users = newAPI(s), newChecks(s), &users{s: s}
 	s.watcher, s.kubelets, s.hooks, s.gates = newWatcher(s), newKubelets(s), newHooks(s), plan.Gates
 	tap, err := s.log.Read(context.Background(), journal.From{Sequence: 1})
@@ -127,6 +130,7 @@ func (s *simulation) heal() {
 	s.tell("plan", "all faults end")
 	s.faults = faults{}
 	s.log.SetDown(false)
+	s.setClock(0)
 	s.kubelets.heal()
 	s.hooks.stopped = time.Time{}
 	s.watcher.heal()

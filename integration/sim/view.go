@@ -186,7 +186,7 @@ func (p *pod) serves() bool {
 
 // available is R4 with minReadySeconds.
 func (p *pod) available(minReady int, now time.Time) bool {
-	return p.serves() && !p.readySince.Add(time.Duration(minReady)*time.Second).After(now)
+	return p.serves() && (minReady == 0 || !p.readySince.Add(time.Duration(minReady)*time.Second).After(now))
 }
 
 func readCloneSet(raw []byte) *cloneSet {

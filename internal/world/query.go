@@ -12,7 +12,8 @@ import (
 // Sequence is the position of the newest entry folded.
 func (w *World) Sequence() uint64 { return w.sequence }
 
-// Now is the time of the newest entry folded, which is all the time that decisions know.
+// Now is the time of the newest entry folded, by the log's clock, which is all the time that decisions know. It goes back where that
+// clock was put back.
 func (w *World) Now() time.Time { return w.now }
 
 // Fence is the sequence of the newest fence.
@@ -45,11 +46,11 @@ func CompareRefs(a, b Ref) int {
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// Trusted says whether the watcher has vouched for everything that the rules of a workload read, since the newest fence and since the API
-// server was rewound. Before that nothing may be decided.
+// Trusted says whether the watcher has vouched for everything that the rules of a workload read, since the newest fence, since the API
+// server was rewound, and since the log's clock was put back. Before that nothing may be decided.
 func (w *World) Trusted(workload Ref) bool {
 	for _, resource := range readBy(workload) {
-		if w.vouches[resource].sequence <= max(w.fence, w.rewound) {
+		if vouched := w.vouches[resource].sequence; vouched <= max(w.fence, w.rewound) || vouched < w.turned {
 			return false
 		}
 	}

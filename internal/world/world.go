@@ -68,6 +68,9 @@ type World struct {
 	settings map[string]int64
 	// rewound is the sequence of the newest Rewound: versions before and after it do not compare.
 	rewound uint64
+	// turned is the newest entry before which the log's clock was put back; 0: it never was. A compacted start may not know it: whoever leads
+	// after one wants a vouch since its fence anyway.
+	turned uint64
 
 	touched map[Ref]struct{}
 }
@@ -134,9 +137,7 @@ func (w *World) Fold(change Change) {
 		return
 	}
 	w.sequence = change.Sequence
-	if change.Time.After(w.now) {
-		w.now = change.Time
-	}
+	w.tell(change)
 	w.bury()
 	switch kind := change.Entry.GetKind().(type) {
 	case *shiplogv1.Entry_ObjectObserved:
@@ -177,6 +178,21 @@ func (w *World) Fold(change Change) {
 			w.touch(ref)
 		}
 	}
+}
+
+// clockJitter is how far the log's clock may go back without notice: servers that take turns do not agree to the millisecond.
+const clockJitter = time.Second
+
+// tell moves the time on to that of an entry. A clock that was put back says nothing of how long ago a vouch was, so those before do
+// not count any more; and ticks asked for by the time before would come late, so whoever waits for one is looked at.
+func (w *World) tell(change Change) {
+	if w.now.Sub(change.Time) > clockJitter {
+		w.turned = change.Sequence
+		for _, wish := range w.wakes { //shiplog:unordered: touches a set
+			w.touch(wish.Object)
+		}
+	}
+	w.now = change.Time
 }
 
 func (w *World) observe(change Change) {

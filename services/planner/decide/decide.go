@@ -127,13 +127,22 @@ func PodRef(pod *world.Pod) *shiplogv1.ObjectRef {
 }
 
 // Backoff is when an effect that was refused may be tried again: 1 s after the first time, doubling up to 5 minutes.
-func Backoff(refusal *world.Refusal) time.Time {
+func Backoff(refusal *world.Refusal, now time.Time) time.Time {
 	const longest = 5 * time.Minute
 	wait := longest
 	if refusal.Attempt < 9 {
 		wait = min(time.Second<<(refusal.Attempt-1), longest)
 	}
-	return refusal.Time.Add(wait)
+	return Rested(refusal.Time, wait, now)
+}
+
+// Rested is when a pause after something that the log told of is over. What lies ahead was told before the log's clock was put back:
+// its pause is over.
+func Rested(since time.Time, pause time.Duration, now time.Time) time.Time {
+	if since.After(now) {
+		return now
+	}
+	return since.Add(pause)
 }
 
 // encode writes JSON with sorted keys. Rules build their trees from values that JSON can hold, so it cannot fail.

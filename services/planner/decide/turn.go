@@ -64,7 +64,7 @@ func (t *Turn) MayTry(code string) bool {
 	if refusal == nil {
 		return true
 	}
-	again := Backoff(refusal)
+	again := Backoff(refusal, t.Now())
 	if !again.After(t.Now()) {
 		return true
 	}

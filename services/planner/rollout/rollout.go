@@ -285,5 +285,5 @@ func (s *step) outcome(under *world.UnderWay, shown *world.Pod, outcome *shiplog
 
 func singular(resource string) string { return strings.TrimSuffix(resource, "s") }
 
-// seconds rounds a duration of log time to milliseconds.
-func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+// seconds rounds a duration of log time to milliseconds. It is 0 where the log's clock was put back meanwhile.
+func seconds(d time.Duration) float64 { return math.Max(0, math.Round(d.Seconds()*1000)/1000) }

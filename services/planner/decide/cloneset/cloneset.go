@@ -158,7 +158,7 @@ func (r *round) mayTry(code string) bool {
 	if refusal == nil {
 		return true
 	}
-	again := decide.Backoff(refusal)
+	again := decide.Backoff(refusal, r.world.Now())
 	if !again.After(r.world.Now()) {
 		return true
 	}

@@ -38,7 +38,7 @@ func (r *round) reportStatus() {
 	}
 	settled := len(r.commanded) == 0 && !r.anyUnderWay() && int(status.Replicas) == r.spec.replicas &&
 		status.AvailableReplicas == status.Replicas && status.UpdatedReplicas >= status.ExpectedUpdatedReplicas
-	if due := r.set.Seen.Add(statusPause); held.ObservedGeneration == r.set.Generation && !settled && due.After(r.world.Now()) {
+	if due := decide.Rested(r.set.Seen, statusPause, r.world.Now()); held.ObservedGeneration == r.set.Generation && !settled && due.After(r.world.Now()) {
 		r.wakeBy(due, "the status changes and was written less than %s ago", statusPause)
 		return
 	}

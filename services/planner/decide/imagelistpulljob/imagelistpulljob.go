@@ -182,7 +182,7 @@ func (r *round) reportStatus() {
 	if patch == nil || r.list.UnderWay != nil || !r.MayTry(ReportStatus) {
 		return
 	}
-	if r.list.Status.StartTime != nil && !r.Passed(r.list.Seen.Add(statusPause), "the status changes and was written less than %s ago", statusPause) {
+	if r.list.Status.StartTime != nil && !r.Passed(decide.Rested(r.list.Seen, statusPause, r.Now()), "the status changes and was written less than %s ago", statusPause) {
 		return
 	}
 	command := decide.PatchMerge(r.Object, "status", patch, decide.Why(ReportStatus, "%d images: %d active, %d completed, %d succeeded",

@@ -470,7 +470,7 @@ func (r *round) report(status v1beta1.ImagePullJobStatus) {
 	if patch == nil || r.job.UnderWay != nil || !r.MayTry(ReportStatus) {
 		return
 	}
-	if r.job.Status.StartTime != nil && !r.Passed(r.job.Seen.Add(statusPause), "the status changes and was written less than %s ago", statusPause) {
+	if r.job.Status.StartTime != nil && !r.Passed(decide.Rested(r.job.Seen, statusPause, r.Now()), "the status changes and was written less than %s ago", statusPause) {
 		return
 	}
 	command := decide.PatchMerge(r.Object, "status", patch, decide.Why(ReportStatus, "%d nodes: %d pull, %d succeeded, %d failed",

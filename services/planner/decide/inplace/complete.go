@@ -115,11 +115,11 @@ func recorded(update *world.InPlaceUpdate, container string) bool {
 
 // sameImage compares image references as the runtime means them: "nginx" is docker.io/library/nginx:latest (D5).
 func sameImage(a, b string) bool {
-	if a == b {
-		return true
+	if a == b || fullName(a) == fullName(b) {
+		return true // the usual cases, without reading the references
 	}
 	if tagOf(a) != tagOf(b) {
-		return false // the usual case, without reading the references
+		return false
 	}
 	left, err := reference.ParseNormalizedNamed(a)
 	if err != nil {
@@ -130,6 +130,14 @@ func sameImage(a, b string) bool {
 		return false
 	}
 	return reference.TagNameOnly(left).String() == reference.TagNameOnly(right).String()
+}
+
+// fullName adds to an official image's name what a runtime adds to it.
+func fullName(image string) string {
+	if strings.Contains(image, "/") {
+		return image
+	}
+	return "docker.io/library/" + image
 }
 
 // tagOf is what follows the name in a reference: its tag, "latest" without one, or its digest.

@@ -351,7 +351,7 @@ func (r *round) reportStatus() {
 	}
 	moving := r.image.Status.Pulling+r.image.Status.Waiting > 0
 	if !ended || moving {
-		if !r.Passed(r.image.Seen.Add(statusPause), "the status changes and was written less than %s ago", statusPause) {
+		if !r.Passed(decide.Rested(r.image.Seen, statusPause, r.Now()), "the status changes and was written less than %s ago", statusPause) {
 			return
 		}
 	}
