@@ -23,15 +23,18 @@ type Turn struct {
 	// Ref and Object name the workload.
 	Ref    world.Ref
 	Object *shiplogv1.ObjectRef
+	// Decision as far as it goes.
+	Decision Decision
+	// Ticks is what the ids of its ticks begin with.
+	Ticks string
 
-	decision Decision
-	wake     time.Time
-	why      *shiplogv1.Reason
+	wake time.Time
+	why  *shiplogv1.Reason
 }
 
 // NewTurn begins a decision. The UID in object, and the generation, name the rollout.
 func NewTurn(w *world.World, ref world.Ref, object *shiplogv1.ObjectRef, generation int64) *Turn {
-	return &Turn{World: w, Ref: ref, Object: object, decision: Decision{Rollout: Rollout(w.WorkloadUID(ref), generation)}}
+	return &Turn{World: w, Ref: ref, Object: object, Ticks: ref.Resource, Decision: Decision{Rollout: Rollout(w.WorkloadUID(ref), generation)}}
 }
 
 // Now is the time by which everything is decided.
@@ -42,19 +45,19 @@ func (t *Turn) Append(command *shiplogv1.Command) {
 	if refusal := t.refusal(command.GetReason().GetCode()); refusal != nil && command.GetNode() == "" {
 		command.Attempt = refusal.Attempt
 	}
-	t.decision.Append(command)
+	t.Decision.Append(command)
 }
 
 // Writes says whether the decision holds a write of the workload itself, of which one goes at a time.
 func (t *Turn) Writes() bool {
-	return slices.ContainsFunc(t.decision.Commands, func(c *shiplogv1.Command) bool {
+	return slices.ContainsFunc(t.Decision.Commands, func(c *shiplogv1.Command) bool {
 		return c.GetNode() == "" && world.RefOf(c.GetObject()) == t.Ref
 	})
 }
 
 // Hold notes what is held back.
 func (t *Turn) Hold(code, release, format string, args ...any) {
-	t.decision.Held = append(t.decision.Held, Hold{Code: code, Message: fmt.Sprintf(format, args...), Release: release})
+	t.Decision.Held = append(t.Decision.Held, Hold{Code: code, Message: fmt.Sprintf(format, args...), Release: release})
 }
 
 // MayTry says whether a kind of effect may be tried now, seeing when it was last refused; if not, the workload is looked at
@@ -72,6 +75,9 @@ func (t *Turn) MayTry(code string) bool {
 	return false
 }
 
+// Refused says whether a kind of effect was refused when it was last tried.
+func (t *Turn) Refused(code string) bool { return t.refusal(code) != nil }
+
 func (t *Turn) refusal(code string) *world.Refusal {
 	return t.World.Refusal(t.World.WorkloadUID(t.Ref), code)
 }
@@ -80,7 +86,7 @@ func (t *Turn) refusal(code string) *world.Refusal {
 // looked at again when they are.
 func (t *Turn) Fresh() bool {
 	fresh := t.World.FactsAge(t.Ref) <= FreshFacts
-	t.decision.AwaitsVouch = t.decision.AwaitsVouch || !fresh
+	t.Decision.AwaitsVouch = t.Decision.AwaitsVouch || !fresh
 	return fresh
 }
 
@@ -103,16 +109,16 @@ func (t *Turn) Passed(at time.Time, why string, args ...any) bool {
 // End returns the decision, with the wish for a tick where none comes early enough anyway. Ticks fall on whole seconds.
 func (t *Turn) End() Decision {
 	if !t.wake.IsZero() {
-		id := t.Ref.Resource + "-" + string(t.World.WorkloadUID(t.Ref))
+		id := t.Ticks + "-" + string(t.World.WorkloadUID(t.Ref))
 		due := t.wake.Truncate(time.Second)
 		if due.Before(t.wake) {
 			due = due.Add(time.Second)
 		}
 		if asked, is := t.World.WakeTime(id); !is || asked.After(due) {
-			t.decision.Append(WakeAt(t.Object, id, due, t.why))
+			t.Decision.Append(WakeAt(t.Object, id, due, t.why))
 		}
 	}
-	return t.decision
+	return t.Decision
 }
 
 // StatusChange is the merge patch, as JSON, that makes one status out of another; nil: they are equal. Of an object that has no

@@ -31,12 +31,12 @@ func instanceOf(labels map[string]string) string { return labels[v1beta1.CloneSe
 // What somebody else deleted leaves its claims to the next new Pod, unless they are not to be reused: then they go with the
 // Pod too. It also makes claims that an active Pod lacks.
 func (r *round) cleanClaims() {
-	claims := r.world.ClaimsOf(r.set.UID)
+	claims := r.World.ClaimsOf(r.set.UID)
 	if len(claims) == 0 && len(r.spec.claims) == 0 {
 		return
 	}
 	holders := map[string]*world.Pod{} // by instance, active ones first
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	for _, p := range r.World.PodsOf(r.set.UID) {
 		if id := instanceOf(p.Labels); id != "" && (holders[id] == nil || p.Active() || leaving(p)) {
 			holders[id] = p
 		}
@@ -54,7 +54,7 @@ func (r *round) cleanClaims() {
 		case holder == nil:
 			r.deleteClaim(claim, "instance %s has no Pod, and claims are not reused", id)
 		case !holder.Active() && !leaving(holder) && r.mayTry(CleanClaim):
-			r.append(decide.PatchMerge(claimRef(claim), "", map[string]any{"metadata": map[string]any{"ownerReferences": []any{map[string]any{
+			r.Append(decide.PatchMerge(claimRef(claim), "", map[string]any{"metadata": map[string]any{"ownerReferences": []any{map[string]any{
 				"apiVersion": "v1", "kind": "Pod", "name": holder.Name, "uid": string(holder.UID), "controller": true, "blockOwnerDeletion": true,
 			}}}}, decide.Why(CleanClaim, "Pod %s ends, and claims are not reused: the claim goes with it", holder.Name)))
 		}
@@ -80,15 +80,15 @@ func (r *round) returning() int {
 		return 0
 	}
 	count := 0
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	for _, p := range r.World.PodsOf(r.set.UID) {
 		if p.Active() || leaving(p) || !r.leavesClaims(p) {
 			continue
 		}
 		if until := p.Gone.Add(patience); p.Terminating && !p.Gone.IsZero() {
-			if !until.After(r.world.Now()) {
+			if !until.After(r.Now()) {
 				continue
 			}
-			r.wakeBy(until, "Pod %s is to go by %s, its claims wait for the next Pod", p.Name, until.UTC().Format(time.TimeOnly))
+			r.WakeBy(until, "Pod %s is to go by %s, its claims wait for the next Pod", p.Name, until.UTC().Format(time.TimeOnly))
 		}
 		count++
 	}
@@ -98,7 +98,7 @@ func (r *round) returning() int {
 // leavesClaims says whether the next Pod is to have the claims of one that is ending.
 func (r *round) leavesClaims(p *world.Pod) bool {
 	id := instanceOf(p.Labels)
-	return r.spec.reuseClaims && id != "" && !r.abandoned(id) && slices.ContainsFunc(r.world.ClaimsOf(r.set.UID), func(claim *world.Claim) bool {
+	return r.spec.reuseClaims && id != "" && !r.abandoned(id) && slices.ContainsFunc(r.World.ClaimsOf(r.set.UID), func(claim *world.Claim) bool {
 		return instanceOf(claim.Labels) == id && !claim.Terminating
 	})
 }
@@ -109,13 +109,13 @@ func (r *round) claimNamed(template map[string]any, id string) string {
 
 // abandoned says whether the Pod of an instance was lately deleted by a command of ours that takes its claims along.
 func (r *round) abandoned(id string) bool {
-	removal, is := r.world.Removed(r.set.Namespace, r.set.Name+"-"+id)
+	removal, is := r.World.Removed(r.set.Namespace, r.set.Name+"-"+id)
 	return is && removal.Workload == r.set.UID && removal.Code != RemoveFinished
 }
 
 func (r *round) deleteClaim(claim *world.Claim, why string, args ...any) {
 	if r.mayTry(CleanClaim) {
-		r.append(decide.Delete(claimRef(claim), decide.Why(CleanClaim, why, args...)))
+		r.Append(decide.Delete(claimRef(claim), decide.Why(CleanClaim, why, args...)))
 	}
 }
 
@@ -123,7 +123,7 @@ func (r *round) deleteClaim(claim *world.Claim, why string, args ...any) {
 func (r *round) createClaims(id string, templates []map[string]any, why string, args ...any) {
 	for _, template := range templates {
 		name := r.claimNamed(template, id)
-		if id == "" || r.world.Claim(r.set.Namespace, name) != nil || !r.mayTry(ScaleUp) {
+		if id == "" || r.World.Claim(r.set.Namespace, name) != nil || !r.mayTry(ScaleUp) {
 			continue
 		}
 		metadata := maps.Clone(childMap(template, "metadata"))
@@ -134,7 +134,7 @@ func (r *round) createClaims(id string, templates []map[string]any, why string, 
 		labels[v1beta1.CloneSetInstanceID] = id
 		metadata["name"], metadata["namespace"], metadata["labels"], metadata["ownerReferences"] = name, r.set.Namespace, labels, r.owners()
 		object := &shiplogv1.ObjectRef{Version: "v1", Resource: world.ResourceClaims, Namespace: r.set.Namespace, Name: name}
-		r.append(decide.Create(object, map[string]any{
+		r.Append(decide.Create(object, map[string]any{
 			"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": template["spec"],
 		}, decide.Why(ScaleUp, why, args...)))
 	}
@@ -167,13 +167,13 @@ func (r *round) freeInstances() []string {
 		return nil
 	}
 	taken := map[string]bool{}
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	for _, p := range r.World.PodsOf(r.set.UID) {
 		taken[instanceOf(p.Labels)] = true
 	}
 	var free []string
-	for _, claim := range r.world.ClaimsOf(r.set.UID) {
+	for _, claim := range r.World.ClaimsOf(r.set.UID) {
 		id := instanceOf(claim.Labels)
-		if id != "" && !taken[id] && !claim.Terminating && claim.UnderWay == nil && !r.abandoned(id) && !r.world.PodNamed(r.set.Namespace, r.set.Name+"-"+id) {
+		if id != "" && !taken[id] && !claim.Terminating && claim.UnderWay == nil && !r.abandoned(id) && !r.World.PodNamed(r.set.Namespace, r.set.Name+"-"+id) {
 			taken[id] = true
 			free = append(free, id)
 		}

@@ -6,9 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
-	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
@@ -55,23 +53,18 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 	if set == nil {
 		return decide.Decision{}
 	}
-	decision := decide.Decision{Rollout: decide.Rollout(set.UID, set.Generation)}
 	spec, problem := readSpec(set)
-	if problem != "" {
-		reportInvalid(w, set, problem, &decision)
-		if explains {
-			decision.Held = append(decision.Held, decide.Hold{Code: HeldInvalid, Message: problem, Release: "an edit that mends the field"})
-		}
-		return decision
-	}
-	round := newRound(w, ref, set, spec, &decision)
+	round := newRound(w, set, spec)
 	round.explains = explains
+	if problem != "" {
+		round.reportInvalid(problem)
+		return round.End()
+	}
 	if set.Terminating { // R8; what its Pods have begun they finish all the same (inplace-update D16)
 		round.revisions, round.updateRevision.name, round.updateRan = w.RevisionsOf(set.UID), set.Status.UpdateRevision, true
 		round.gather()
 		round.refresh()
-		round.awaitTime()
-		return decision
+		return round.End()
 	}
 	round.findRevisions()
 	round.gather()
@@ -92,18 +85,21 @@ func answer(w *world.World, ref world.Ref, explains bool) decide.Decision {
 	round.reportStatus()
 	round.prunePodsToDelete()
 	round.pruneRevisions()
-	round.awaitTime()
 	if explains {
-		decision.Standing = round.standing()
+		round.Decision.Standing = round.standing()
 	}
-	return decision
+	return round.End()
 }
 
-func newRound(w *world.World, ref world.Ref, set *world.CloneSet, spec spec, decision *decide.Decision) *round {
+func newRound(w *world.World, set *world.CloneSet, spec spec) *round {
+	object := setRef(set)
+	ref := world.RefOf(object)
 	spec.exclude = spec.exclude || w.Gate(gateExcludePreparing)
+	turn := decide.NewTurn(w, ref, object, set.Generation)
+	turn.Ticks = "cloneset" // as in logs from before there were other kinds
 	return &round{
-		world: w, ref: ref, set: set, spec: spec, object: setRef(set), fresh: w.FactsAge(ref) <= decide.FreshFacts,
-		decision: decision, commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
+		Turn: turn, set: set, spec: spec, fresh: w.FactsAge(ref) <= decide.FreshFacts,
+		commanded: map[string]bool{}, wanted: map[string]bool{}, chosen: map[string]bool{},
 	}
 }
 
@@ -115,7 +111,7 @@ func UpdateOrder(w *world.World, ref world.Ref, pods []*world.Pod) []*world.Pod 
 	if problem != "" {
 		return pods
 	}
-	round := newRound(w, ref, set, spec, &decide.Decision{})
+	round := newRound(w, set, spec)
 	round.findRevisions()
 	round.gather()
 	round.updates.update = 1 // whatever the partition says, the order is that of Pods that are not at the revision
@@ -128,56 +124,15 @@ func UpdateOrder(w *world.World, ref world.Ref, pods []*world.Pod) []*world.Pod 
 	return pods
 }
 
-// wakeBy notes that the CloneSet must be looked at again at a time, the earliest one counts.
-func (r *round) wakeBy(at time.Time, why string, args ...any) {
-	if r.wake.IsZero() || at.Before(r.wake) {
-		r.wake, r.wakeReason = at, decide.Why(AwaitTime, why, args...)
-	}
-}
-
-// awaitTime asks for a tick, unless one comes early enough anyway. Ticks fall on whole seconds.
-func (r *round) awaitTime() {
-	if r.wake.IsZero() {
-		return
-	}
-	id := "cloneset-" + string(r.set.UID)
-	due := r.wake.Truncate(time.Second)
-	if due.Before(r.wake) {
-		due = due.Add(time.Second)
-	}
-	if asked, is := r.world.WakeTime(id); is && !asked.After(due) {
-		return
-	}
-	r.decision.Append(decide.WakeAt(r.object, id, due, r.wakeReason))
-}
-
 // mayTry says whether a kind of effect may be tried now, seeing when it was last refused; if not, it asks to be woken.
 func (r *round) mayTry(code string) bool {
 	r.wanted[code] = true
-	refusal := r.world.Refusal(r.set.UID, code)
-	if refusal == nil {
+	if r.MayTry(code) {
 		return true
 	}
-	again := decide.Backoff(refusal, r.world.Now())
-	if !again.After(r.world.Now()) {
-		return true
-	}
+	refusal := r.World.Refusal(r.set.UID, code)
+	again := decide.Backoff(refusal, r.Now())
 	r.hold(decide.Hold{Code: HeldBackoff, Until: &again, Release: "time, or a change of what was refused",
 		Message: fmt.Sprintf("%s was refused %d times in a row (%s: %s)", code, refusal.Attempt, refusal.Code, refusal.Message)})
-	r.wakeBy(again, "%s was refused %d times in a row (%s), tried again at %s", code, refusal.Attempt, refusal.Code, again.UTC().Format(time.TimeOnly))
 	return false
-}
-
-// append notes a command about an object that is neither a Pod nor the CloneSet.
-func (r *round) append(command *shiplogv1.Command) {
-	command.Attempt = r.attempt(command.GetReason().GetCode())
-	r.decision.Append(command)
-}
-
-// attempt is how often a kind of effect was refused in a row so far.
-func (r *round) attempt(code string) uint32 {
-	if refusal := r.world.Refusal(r.set.UID, code); refusal != nil {
-		return refusal.Attempt
-	}
-	return 0
 }

@@ -34,13 +34,10 @@ const (
 
 // round is one decision for one CloneSet.
 type round struct {
-	world    *world.World
-	ref      world.Ref
-	set      *world.CloneSet
-	spec     spec
-	object   *shiplogv1.ObjectRef
-	fresh    bool // facts are fresh enough to take Pods down
-	decision *decide.Decision
+	*decide.Turn
+	set   *world.CloneSet
+	spec  spec
+	fresh bool // facts are fresh enough to take Pods down
 
 	revisions       []*world.Revision // by number
 	updateRevision  revision
@@ -65,9 +62,6 @@ type round struct {
 
 	// explains: somebody asks what is held back.
 	explains bool
-
-	wake       time.Time
-	wakeReason *shiplogv1.Reason
 }
 
 // pod is an active Pod with the answers to what rules ask of it. A command under way counts as done where that makes the
@@ -85,7 +79,7 @@ type pod struct {
 
 // gather judges the active Pods (R2).
 func (r *round) gather() {
-	owned := r.world.PodsOf(r.set.UID)
+	owned := r.World.PodsOf(r.set.UID)
 	r.pods, r.facts = make([]pod, 0, len(owned)), make([]pod, 0, len(owned))
 	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
@@ -129,7 +123,7 @@ func (r *round) judge(p *world.Pod) pod {
 		specified: labelled || r.spec.specifiedDelete[p.Name],
 		preparing: lifecycleState(p) == v1beta1.LifecycleStatePreparingDelete,
 	}
-	one.countsNew = one.updated || r.world.Gate(gatePreparingUpdate) && lifecycleState(p) == v1beta1.LifecycleStatePreparingUpdate
+	one.countsNew = one.updated || r.World.Gate(gatePreparingUpdate) && lifecycleState(p) == v1beta1.LifecycleStatePreparingUpdate
 	ready := p.Condition(string(corev1.PodReady))
 	gate := p.Condition(inplace.ReadyCondition)
 	one.ready = p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True")
@@ -149,13 +143,13 @@ func (r *round) judge(p *world.Pod) pod {
 			since = restarted
 		}
 		until := since.Add(time.Duration(r.spec.minReadySeconds) * time.Second)
-		one.available = r.spec.minReadySeconds == 0 || !until.After(r.world.Now())
+		one.available = r.spec.minReadySeconds == 0 || !until.After(r.Now())
 		if !one.available {
 			if r.explains {
 				r.hold(decide.Hold{Code: HeldMinReady, By: []string{p.Name}, Until: &until, Release: "time",
 					Message: fmt.Sprintf("ready Pods count as available after minReadySeconds %d", r.spec.minReadySeconds)})
 			}
-			r.wakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
+			r.WakeBy(until, "Pod %s is available after minReadySeconds %d, at %s", p.Name, r.spec.minReadySeconds, until.UTC().Format(time.TimeOnly))
 		}
 	}
 	return one
@@ -206,7 +200,7 @@ func (r *round) revisionOf(p *world.Pod) *world.Revision {
 
 // counts is R19, for the sake of scaling or of updating (R58).
 func (r *round) counts(scaling bool) counts {
-	c := counts{pods: len(r.pods), rollsBack: r.world.Gate(gatePartitionRollback) && r.currentRevision.name != r.updateRevision.name}
+	c := counts{pods: len(r.pods), rollsBack: r.World.Gate(gatePartitionRollback) && r.currentRevision.name != r.updateRevision.name}
 	for i := range r.pods {
 		p := &r.pods[i]
 		updated := p.updated || scaling && p.countsNew
@@ -244,9 +238,8 @@ func (r *round) counts(scaling bool) counts {
 
 // command notes a command for a Pod, which gets no other in this round.
 func (r *round) command(p *world.Pod, command *shiplogv1.Command) {
-	command.Attempt = r.attempt(command.GetReason().GetCode())
 	r.commanded[p.Name] = true
-	r.decision.Append(command)
+	r.Append(command)
 }
 
 // idle says whether nothing is commanded of a Pod, now or under way.

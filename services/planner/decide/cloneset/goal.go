@@ -2,7 +2,6 @@ package cloneset
 
 import (
 	"shiplog.dev/internal/world"
-	"shiplog.dev/services/planner/decide"
 )
 
 // Goal is what the spec of a CloneSet asks for, percentages worked out: for those who tell what happens to it.
@@ -22,7 +21,7 @@ func GoalOf(set *world.CloneSet) (Goal, bool) {
 // TargetRevision returns the name of the revision that holds the template, or will hold it (R12, R13), and whether it is an
 // older one that is wanted again.
 func TargetRevision(w *world.World, set *world.CloneSet) (name string, older bool) {
-	r := &round{world: w, set: set, decision: &decide.Decision{}, commanded: map[string]bool{}, wanted: map[string]bool{}}
+	r := newRound(w, set, spec{})
 	r.findRevisions()
 	highest, wanted := int64(0), int64(0)
 	for _, held := range r.revisions {

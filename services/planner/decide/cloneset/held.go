@@ -40,7 +40,7 @@ const (
 
 func (r *round) hold(held decide.Hold) {
 	if r.explains {
-		r.decision.Held = append(r.decision.Held, held)
+		r.Decision.Held = append(r.Decision.Held, held)
 	}
 }
 
@@ -148,12 +148,12 @@ func (r *round) heldByVouch(pods []*pod) {
 	if !r.explains {
 		return
 	}
-	if len(pods) == 0 && slices.ContainsFunc(r.decision.Held, func(held decide.Hold) bool { return held.Code == HeldVouch }) {
+	if len(pods) == 0 && slices.ContainsFunc(r.Decision.Held, func(held decide.Hold) bool { return held.Code == HeldVouch }) {
 		return
 	}
 	r.hold(decide.Hold{
 		Code: HeldVouch, Pods: namesOf(pods), Release: "the watcher's next vouch",
-		Message: fmt.Sprintf("the facts were last known to be complete %s ago, at most %s are allowed", r.world.FactsAge(r.ref).Round(time.Second), decide.FreshFacts),
+		Message: fmt.Sprintf("the facts were last known to be complete %s ago, at most %s are allowed", r.World.FactsAge(r.Ref).Round(time.Second), decide.FreshFacts),
 	})
 }
 

@@ -1,26 +1,22 @@
 package cloneset
 
 import (
-	"strconv"
+	"slices"
 
-	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/decide"
 )
 
 // reportInvalid says on the CloneSet, once per problem, why nothing is done for it: a Stalled condition, which
 // is told as a rollout event and as a Kubernetes Event.
-func reportInvalid(w *world.World, set *world.CloneSet, problem string, decision *decide.Decision) {
-	r := &round{world: w, set: set, object: setRef(set), decision: decision, commanded: map[string]bool{}, wanted: map[string]bool{}}
-	status := set.Status
-	status.ObservedGeneration = set.Generation
-	status.Conditions = append(status.Conditions[:0:0], set.Status.Conditions...)
+func (r *round) reportInvalid(problem string) {
+	r.hold(decide.Hold{Code: HeldInvalid, Message: problem, Release: "an edit that mends the field"})
+	status := r.set.Status
+	status.ObservedGeneration = r.set.Generation
+	status.Conditions = slices.Clone(status.Conditions)
 	r.setCondition(&status.Conditions, conditionReconciling, "", "")
 	r.setCondition(&status.Conditions, conditionStalled, problem, "InvalidSpec")
-	if sameStatus(set.Status, status) || set.UnderWay != nil || !r.mayTry(ReportStatus) {
-		r.awaitTime()
+	if sameStatus(r.set.Status, status) || r.set.UnderWay != nil || !r.mayTry(ReportStatus) {
 		return
 	}
-	r.commandSet(decide.PatchMerge(r.object, "status", statusPatch(status), decide.Why(ReportStatus, "%s", problem)))
+	r.commandSet(decide.PatchMerge(r.Object, "status", statusPatch(status), decide.Why(ReportStatus, "%s", problem)))
 }
-
-func formatVersion(version uint64) string { return strconv.FormatUint(version, 10) }

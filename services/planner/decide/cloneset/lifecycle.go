@@ -105,13 +105,13 @@ func (r *round) marks(p *world.Pod, state v1beta1.LifecycleStateType) []any {
 	}
 	preDelete := r.spec.preDelete()
 	wanted[preDeleteHolder] = state == v1beta1.LifecycleStatePreparingDelete && preDelete != nil && preDelete.MarkPodNotReady
-	return podready.Mark(p, wanted, r.world.Now())
+	return podready.Mark(p, wanted, r.Now())
 }
 
 // drain closes the readiness gate of in-place update (inplace-update R9).
 func (r *round) drain(p *world.Pod) map[string]any {
-	conditions := append([]any{podready.Condition(inplace.ReadyCondition, "False", inplace.StartReason, "", r.world.Now())},
-		podready.NotReady(p, inplace.ReadyCondition, r.world.Now())...)
+	conditions := append([]any{podready.Condition(inplace.ReadyCondition, "False", inplace.StartReason, "", r.Now())},
+		podready.NotReady(p, inplace.ReadyCondition, r.Now())...)
 	return map[string]any{"status": map[string]any{"conditions": conditions}}
 }
 

@@ -87,7 +87,7 @@ func (r *round) ranks(candidates []*pod) map[*pod]float64 {
 	ranks := map[*pod]float64{}
 	for _, constraint := range constraints {
 		domain := func(p *pod) (string, bool) {
-			node := r.world.Node(p.Node)
+			node := r.World.Node(p.Node)
 			if node == nil {
 				return "", false
 			}

@@ -31,19 +31,19 @@ const (
 // preDownload has images of an update in place pulled on the nodes of the Pods before their turn comes, once for each revision
 // (R59 to R61).
 func (r *round) preDownload() {
-	if !r.world.Gate(gate.PreDownloadImageForInPlaceUpdate) || !r.world.Gate(gate.KruiseDaemon) {
+	if !r.World.Gate(gate.PreDownloadImageForInPlaceUpdate) || !r.World.Gate(gate.KruiseDaemon) {
 		return
 	}
-	jobs := r.world.ImagePullJobsOf(r.set.UID)
+	jobs := r.World.ImagePullJobsOf(r.set.UID)
 	if r.currentRevision.name == r.updateRevision.name {
 		for _, job := range jobs {
 			if job.UnderWay == nil && !job.Terminating && r.mayTry(EndPreDownload) {
-				r.append(decide.Delete(jobRef(job.Namespace, job.Name, string(job.UID)), decide.Why(EndPreDownload, "every Pod is at revision %s", r.updateRevision.name)))
+				r.Append(decide.Delete(jobRef(job.Namespace, job.Name, string(job.UID)), decide.Why(EndPreDownload, "every Pod is at revision %s", r.updateRevision.name)))
 			}
 		}
 		return
 	}
-	held := r.world.Revision(r.set.Namespace, r.updateRevision.name)
+	held := r.World.Revision(r.set.Namespace, r.updateRevision.name)
 	if held == nil || held.UID == "" || held.UnderWay != nil || held.Labels[preDownloadIgnored] == "true" || held.Labels[preDownloadCreated] == "true" {
 		return
 	}
@@ -69,8 +69,8 @@ func (r *round) preDownload() {
 			continue
 		}
 		missing = true
-		if r.world.Writing(world.Ref{Group: world.GroupKruise, Resource: world.ResourceImagePullJobs, Namespace: r.set.Namespace, Name: name}) == nil && r.mayTry(PreDownload) {
-			r.append(decide.Create(jobRef(r.set.Namespace, name, ""), r.preDownloadJob(name, images[container.Name]),
+		if r.World.Writing(world.Ref{Group: world.GroupKruise, Resource: world.ResourceImagePullJobs, Namespace: r.set.Namespace, Name: name}) == nil && r.mayTry(PreDownload) {
+			r.Append(decide.Create(jobRef(r.set.Namespace, name, ""), r.preDownloadJob(name, images[container.Name]),
 				decide.Why(PreDownload, "container %s is to be updated in place to %s", container.Name, images[container.Name])))
 		}
 	}
@@ -99,7 +99,7 @@ func (r *round) imagesAhead() (images map[string]string, ignored string) {
 		if !known {
 			continue
 		}
-		change, err := inplace.Between(p.Pod, template, r.updateRevision.template, inplace.GatesOf(r.world))
+		change, err := inplace.Between(p.Pod, template, r.updateRevision.template, inplace.GatesOf(r.World))
 		if err != nil {
 			return nil, "the change cannot be made in place: " + err.Error()
 		}
@@ -168,7 +168,7 @@ func (r *round) markRevision(held *world.Revision, label, why string) {
 	if !r.mayTry(PreDownload) {
 		return
 	}
-	r.append(decide.PatchMerge(revisionRef(held), "", map[string]any{"metadata": map[string]any{"labels": map[string]any{label: "true"}}},
+	r.Append(decide.PatchMerge(revisionRef(held), "", map[string]any{"metadata": map[string]any{"labels": map[string]any{label: "true"}}},
 		decide.Why(PreDownload, "%s", why)))
 }
 

@@ -28,7 +28,7 @@ func (r *round) refresh() {
 // goOn takes the next step of an update in place that is under way, and says whether there is nothing else to do for the Pod
 // until it is done: a change that waits for the end of its grace period, later containers, other resources.
 func (r *round) goOn(p *pod) bool {
-	write, ends, waits, err := inplace.Released(p.Pod, r.world.Now())
+	write, ends, waits, err := inplace.Released(p.Pod, r.Now())
 	switch {
 	case err != nil:
 		r.heldUpdating(p, HeldBroken, fmt.Sprintf("%v", err), "an update begun anew")
@@ -36,7 +36,7 @@ func (r *round) goOn(p *pod) bool {
 		return true
 	case waits && !ends.IsZero():
 		r.hold(decide.Hold{Code: HeldGrace, Pods: []string{p.Name}, Until: &ends, Release: "time", Message: "the change waits for the end of the grace period"})
-		r.wakeBy(ends, "the grace period of Pod %s ends at %s", p.Name, ends.UTC().Format(time.TimeOnly))
+		r.WakeBy(ends, "the grace period of Pod %s ends at %s", p.Name, ends.UTC().Format(time.TimeOnly))
 		return true
 	case waits:
 		r.writeNext(p, write, "the grace period is over")
@@ -71,7 +71,7 @@ func (r *round) goOn(p *pod) bool {
 	if !p.Update.Pending() {
 		return false
 	}
-	if write, ready := inplace.Next(p.Pod, r.world.Now()); ready {
+	if write, ready := inplace.Next(p.Pod, r.Now()); ready {
 		r.writeNext(p, write, "the containers before are ready")
 	} else {
 		r.heldUpdating(p, HeldBatch, "later containers wait until those before are ready", "the containers before being ready")
@@ -93,14 +93,14 @@ func (r *round) rebuild(p *pod, problem error) {
 		return
 	}
 	change := inplace.Against(p.Pod, template)
-	write := inplace.Start(p.Pod, change, p.Labels[revisionLabel], r.world.Now())
+	write := inplace.Start(p.Pod, change, p.Labels[revisionLabel], r.Now())
 	r.command(p.Pod, decide.PatchPod(p.Pod, "", write.Patch(p.Pod), decide.Why(NextBatch, "%v: begun anew, %s", problem, change.Describe())))
 }
 
 // mayTakeDown says whether facts are fresh enough to restart containers; if not, it asks for a vouch.
 func (r *round) mayTakeDown() bool {
 	if !r.fresh {
-		r.decision.AwaitsVouch = true
+		r.Decision.AwaitsVouch = true
 		r.heldByVouch(nil)
 	}
 	return r.fresh
@@ -114,7 +114,7 @@ func (r *round) settle(p *pod) {
 	var conditions []any
 	done := p.running() && !p.preparing && r.complete(p.Pod)
 	if gate := p.Condition(inplace.ReadyCondition); done && p.HasGate(inplace.ReadyCondition) && !openGate(gate) && !r.drained(p, gate) {
-		conditions = append(conditions, podready.Condition(inplace.ReadyCondition, "True", "", "", r.world.Now()))
+		conditions = append(conditions, podready.Condition(inplace.ReadyCondition, "True", "", "", r.Now()))
 		does = append(does, "opens its readiness gate")
 	}
 	state := lifecycleState(p.Pod)

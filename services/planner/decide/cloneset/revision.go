@@ -28,7 +28,7 @@ type revision struct {
 
 // findRevisions settles which revision to update to and which the Pods come from (R12 to R14), and asks for what is missing.
 func (r *round) findRevisions() {
-	r.revisions = r.world.RevisionsOf(r.set.UID)
+	r.revisions = r.World.RevisionsOf(r.set.UID)
 	if r.set.Status.CollisionCount != nil {
 		r.collisions = *r.set.Status.CollisionCount
 	}
@@ -44,7 +44,7 @@ func (r *round) findRevisions() {
 	case same == nil:
 		r.updateRevision = r.createRevision(highest + 1)
 	case same.Number < highest && same.UnderWay == nil:
-		r.decision.Append(decide.PatchMerge(revisionRef(same), "", map[string]any{"revision": highest + 1},
+		r.Append(decide.PatchMerge(revisionRef(same), "", map[string]any{"revision": highest + 1},
 			decide.Why(RaiseRevision, "revision %s is wanted again, its number rises from %d to %d", same.Name, same.Number, highest+1)))
 		fallthrough
 	default:
@@ -64,7 +64,7 @@ func (r *round) createRevision(number int64) revision {
 	data, _ := json.Marshal(map[string]any{"spec": map[string]any{"template": tree}})
 	prefix := r.set.Name[:min(len(r.set.Name), 223)]
 	name := prefix + "-" + Hash(data, r.collisions)
-	for taken := r.world.Revision(r.set.Namespace, name); taken != nil; taken = r.world.Revision(r.set.Namespace, name) {
+	for taken := r.World.Revision(r.set.Namespace, name); taken != nil; taken = r.World.Revision(r.set.Namespace, name) {
 		// Same name, other data: the next collision count gives another name (R12).
 		r.collisions++
 		name = prefix + "-" + Hash(data, r.collisions)
@@ -90,8 +90,7 @@ func (r *round) createRevision(number int64) revision {
 			},
 			"data": json.RawMessage(data), "revision": number,
 		}, decide.Why(CreateRevision, "no revision holds the template of generation %d, this is number %d", r.set.Generation, number))
-		create.Attempt = r.attempt(CreateRevision)
-		r.decision.Append(create)
+		r.Append(create)
 	}
 	return revision{name: name, template: r.set.Template}
 }
@@ -99,7 +98,7 @@ func (r *round) createRevision(number int64) revision {
 // pruneRevisions drops the oldest revisions that nothing uses beyond the history limit (R18).
 func (r *round) pruneRevisions() {
 	used := map[string]bool{shortHash(r.updateRevision.name): true, shortHash(r.currentRevision.name): true}
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	for _, p := range r.World.PodsOf(r.set.UID) {
 		used[shortHash(p.Labels[revisionLabel])] = true
 		if p.Before != nil {
 			used[shortHash(p.Before.Labels[revisionLabel])] = true
@@ -114,7 +113,7 @@ func (r *round) pruneRevisions() {
 	excess := len(unused) - r.spec.historyLimit
 	for _, held := range unused[:max(excess, 0)] {
 		if held.UnderWay == nil && r.mayTry(PruneRevision) {
-			r.decision.Append(decide.Delete(revisionRef(held),
+			r.Append(decide.Delete(revisionRef(held),
 				decide.Why(PruneRevision, "%d unused revisions, the limit is %d", len(unused), r.spec.historyLimit)))
 		}
 	}
@@ -137,7 +136,7 @@ func shortHash(name string) string { return name[strings.LastIndexByte(name, '-'
 
 // labelOf is the label by which a Pod carries a revision (R17).
 func (r *round) labelOf(name string) string {
-	if r.world.Gate(gateShortHash) {
+	if r.World.Gate(gateShortHash) {
 		return shortHash(name)
 	}
 	return name

@@ -24,13 +24,13 @@ const (
 // whose environment is of yesterday (pod-probe part B, inplace-update R24). Of other Pods nobody asks, so for them nothing is
 // written down; an account that somebody else began is kept up.
 func (r *round) runtime() {
-	if !r.world.Gate(gate.KruiseDaemon) || !r.world.Gate(inplace.GateEnvFromMetadata) {
+	if !r.World.Gate(gate.KruiseDaemon) || !r.World.Gate(inplace.GateEnvFromMetadata) {
 		return
 	}
 	for i := range r.pods {
 		p := r.pods[i].Pod
 		_, told := p.Annotations[inplace.RuntimeAnnotation]
-		if p.UID == "" || !p.Active() || !r.world.HasAgent(p.Node) || !told && !inplace.ReadsMetadata(p) {
+		if p.UID == "" || !p.Active() || !r.World.HasAgent(p.Node) || !told && !inplace.ReadsMetadata(p) {
 			continue
 		}
 		if r.inspect(p) {
@@ -45,7 +45,7 @@ func (r *round) inspect(p *world.Pod) bool {
 	complete := true
 	for _, status := range unknown {
 		id := stopping.BareID(status.ContainerID)
-		call := r.world.Call(p.Node, world.Inspect, id)
+		call := r.World.Call(p.Node, world.Inspect, id)
 		switch {
 		case call == nil:
 			command := decide.Call(p.Node, decide.PodRef(p), decide.Why(InspectContainer, "container %s is another one than is written down", status.Name), inspectTakes, inspectRuns)
@@ -58,7 +58,7 @@ func (r *round) inspect(p *world.Pod) bool {
 				}
 			}
 			command.Effect = &shiplogv1.Command_InspectContainer{InspectContainer: effect}
-			r.decision.Append(command)
+			r.Append(command)
 			complete = false
 		case call.State != world.CallEnded || !call.Applied():
 			complete = false
@@ -96,7 +96,7 @@ func (r *round) restart(p *world.Pod) {
 			r.problem = "Pod " + p.Name + ": container " + container.Name + " was restarted, and its environment still is not what the Pod's metadata says"
 			continue
 		}
-		command, progress, call := stopping.Next(r.world, p, r.set.UID, stopping.Container{
+		command, progress, call := stopping.Next(r.World, p, r.set.UID, stopping.Container{
 			Name: container.Name, ID: stopping.BareID(status.ContainerID), PreStop: container.PreStop, Ports: container.Ports,
 			Grace: time.Duration(p.GraceSeconds) * time.Second,
 		})
@@ -104,7 +104,7 @@ func (r *round) restart(p *world.Pod) {
 			r.problem = "Pod " + p.Name + ": container " + container.Name + " cannot be restarted: " + call.Outcome.GetReason().GetMessage()
 		}
 		if command != nil && r.mayTakeDown() {
-			r.decision.Append(command)
+			r.Append(command)
 		}
 	}
 }

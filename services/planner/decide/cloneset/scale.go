@@ -62,7 +62,7 @@ func (r *round) scaleUp() int {
 	if limit <= 0 || !r.mayTry(ScaleUp) {
 		return 0
 	}
-	if r.attempt(ScaleUp) > 0 {
+	if r.Refused(ScaleUp) {
 		if slices.ContainsFunc(r.pods, func(p pod) bool { return p.UID == "" }) {
 			return 1 // it is under way
 		}
@@ -83,9 +83,8 @@ func (r *round) scaleUp() int {
 		object := &shiplogv1.ObjectRef{Version: "v1", Resource: world.ResourcePods, Namespace: r.set.Namespace, Name: name}
 		create := decide.Create(object, r.newPod(name, id, from, claims),
 			decide.Why(ScaleUp, "%d of %s Pods are missing, %s", n.up, wanted, why))
-		create.Attempt = r.attempt(ScaleUp)
 		r.commanded[name] = true
-		r.decision.Append(create)
+		r.Append(create)
 	}
 	return limit
 }
@@ -107,18 +106,18 @@ func (r *round) newInstances(n int) []string {
 	ids := r.freeInstances()
 	ids = ids[:min(n, len(ids))]
 	taken := map[string]bool{}
-	for _, claim := range r.world.ClaimsOf(r.set.UID) {
+	for _, claim := range r.World.ClaimsOf(r.set.UID) {
 		taken[instanceOf(claim.Labels)] = true
 	}
 	for try := uint64(0); len(ids) < n; try++ {
-		seed := append([]byte(r.set.UID), binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, r.world.Sequence()), try)...)
+		seed := append([]byte(r.set.UID), binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, r.World.Sequence()), try)...)
 		sum := sha256.Sum256(seed)
 		id := make([]byte, 5)
 		for i := range id {
 			id[i] = hashAlphabet[int(sum[i])%len(hashAlphabet)]
 		}
-		_, removed := r.world.Removed(r.set.Namespace, r.set.Name+"-"+string(id))
-		if !removed && !taken[string(id)] && !slices.Contains(ids, string(id)) && !r.world.PodNamed(r.set.Namespace, r.set.Name+"-"+string(id)) {
+		_, removed := r.World.Removed(r.set.Namespace, r.set.Name+"-"+string(id))
+		if !removed && !taken[string(id)] && !slices.Contains(ids, string(id)) && !r.World.PodNamed(r.set.Namespace, r.set.Name+"-"+string(id)) {
 			ids = append(ids, string(id))
 		}
 	}
@@ -158,7 +157,7 @@ func (r *round) newPod(name, id string, from revision, claims []map[string]any) 
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 }
 
-func (r *round) stamp() string { return r.world.Now().UTC().Format(time.RFC3339) }
+func (r *round) stamp() string { return r.Now().UTC().Format(time.RFC3339) }
 
 // removeFinished deletes Pods that have ended, once as many as wanted are there without them (D5). One that has claims goes
 // first: the Pod that replaces it has its name. Its claims stay.
@@ -309,7 +308,7 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 		return
 	}
 	if !r.fresh {
-		r.decision.AwaitsVouch = true
+		r.Decision.AwaitsVouch = true
 		r.heldByVouch([]*pod{p})
 		return
 	}
@@ -322,7 +321,7 @@ func (r *round) deletePod(p *pod, code, why string, args ...any) {
 	command := decide.Delete(decide.PodRef(p.Pod), decide.Why(code, why, args...))
 	if !p.availableNow {
 		// Its deletion costs no budget because it is unavailable: one that has recovered meanwhile is looked at again.
-		command.ResourceVersion = formatVersion(p.Version)
+		command.ResourceVersion = decide.VersionOf(&p.Meta)
 	}
 	r.command(p.Pod, command)
 }

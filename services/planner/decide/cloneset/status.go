@@ -28,7 +28,7 @@ const (
 // reportStatus writes the status when it differs from the facts: at once for a new generation or when all is settled, else
 // at most once in statusPause.
 func (r *round) reportStatus() {
-	if !r.updateRevision.stored && r.attempt(CreateRevision) == 0 {
+	if !r.updateRevision.stored && !r.Refused(CreateRevision) {
 		return // it comes with the first Pod writes, which it must not slow down
 	}
 	held := r.set.Status
@@ -38,11 +38,11 @@ func (r *round) reportStatus() {
 	}
 	settled := len(r.commanded) == 0 && !r.anyUnderWay() && int(status.Replicas) == r.spec.replicas &&
 		status.AvailableReplicas == status.Replicas && status.UpdatedReplicas >= status.ExpectedUpdatedReplicas
-	if due := decide.Rested(r.set.Seen, statusPause, r.world.Now()); held.ObservedGeneration == r.set.Generation && !settled && due.After(r.world.Now()) {
-		r.wakeBy(due, "the status changes and was written less than %s ago", statusPause)
+	if due := decide.Rested(r.set.Seen, statusPause, r.Now()); held.ObservedGeneration == r.set.Generation && !settled && due.After(r.Now()) {
+		r.WakeBy(due, "the status changes and was written less than %s ago", statusPause)
 		return
 	}
-	r.commandSet(decide.PatchMerge(r.object, "status", statusPatch(status), decide.Why(ReportStatus,
+	r.commandSet(decide.PatchMerge(r.Object, "status", statusPatch(status), decide.Why(ReportStatus,
 		"%d Pods: %d ready, %d available, %d of %d updated", status.Replicas, status.ReadyReplicas, status.AvailableReplicas, status.UpdatedReplicas, status.ExpectedUpdatedReplicas)))
 }
 
@@ -57,14 +57,13 @@ func statusPatch(status v1beta1.CloneSetStatus) map[string]any {
 // commandSet notes the one command for the CloneSet itself that may be under way. It holds for this very state: status
 // writes of custom resources do not look at the UID, and a change of the spec must not be overwritten.
 func (r *round) commandSet(command *shiplogv1.Command) {
-	command.ResourceVersion = formatVersion(r.set.Version)
-	command.Attempt = r.attempt(command.GetReason().GetCode())
+	command.ResourceVersion = decide.VersionOf(&r.set.Meta)
 	r.commanded[""] = true
-	r.decision.Append(command)
+	r.Append(command)
 }
 
 func (r *round) anyUnderWay() bool {
-	return slices.ContainsFunc(r.world.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil })
+	return slices.ContainsFunc(r.World.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil })
 }
 
 // status works out the status from the facts alone, commands under way left out (spec: cloneset 4).
@@ -119,7 +118,7 @@ func (r *round) conditions(status v1beta1.CloneSetStatus) []v1beta1.CloneSetCond
 func (r *round) refusalText(codes ...string) string {
 	var texts []string
 	for _, code := range codes {
-		if refusal := r.world.Refusal(r.set.UID, code); refusal != nil && (r.wanted[code] || r.tries(code)) {
+		if refusal := r.World.Refusal(r.set.UID, code); refusal != nil && (r.wanted[code] || r.tries(code)) {
 			texts = append(texts, refusal.Object.String()+": "+refusal.Message)
 		}
 	}
@@ -128,7 +127,7 @@ func (r *round) refusalText(codes ...string) string {
 
 // tries says whether a command of a code is under way.
 func (r *round) tries(code string) bool {
-	return slices.ContainsFunc(r.world.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil && p.UnderWay.Code == code }) ||
+	return slices.ContainsFunc(r.World.PodsOf(r.set.UID), func(p *world.Pod) bool { return p.UnderWay != nil && p.UnderWay.Code == code }) ||
 		slices.ContainsFunc(r.revisions, func(held *world.Revision) bool { return held.UnderWay != nil && held.UnderWay.Code == code })
 }
 
@@ -141,7 +140,7 @@ func (r *round) setCondition(conditions *[]v1beta1.CloneSetCondition, kind v1bet
 	case message == "":
 	case at < 0:
 		*conditions = append(*conditions, v1beta1.CloneSetCondition{
-			Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.world.Now()),
+			Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.Now()),
 		})
 	default:
 		(*conditions)[at].Message, (*conditions)[at].Reason = message, reason
@@ -164,7 +163,7 @@ func (r *round) setProgress(conditions *[]v1beta1.CloneSetCondition, status v1be
 	if at >= 0 {
 		held = (*conditions)[at]
 	}
-	now, replicas := r.world.Now(), int32(r.spec.replicas)
+	now, replicas := r.Now(), int32(r.spec.replicas)
 	next := v1beta1.CloneSetCondition{Type: v1beta1.CloneSetConditionTypeProgressing, Status: corev1.ConditionTrue}
 	expires := held.LastUpdateTime.Add(time.Duration(*deadline) * time.Second)
 	moved := status.UpdateRevision != r.set.Status.UpdateRevision || status.UpdatedReplicas > r.set.Status.UpdatedReplicas ||
@@ -192,10 +191,10 @@ func (r *round) setProgress(conditions *[]v1beta1.CloneSetCondition, status v1be
 	if progressing := next.Reason == string(v1beta1.CloneSetProgressUpdated); held.Reason == next.Reason && !(progressing && moved) {
 		next = held // unchanged conditions keep their times; progress restarts the clock (D8)
 		if progressing {
-			r.wakeBy(expires, "progressDeadlineSeconds %d passes", *deadline)
+			r.WakeBy(expires, "progressDeadlineSeconds %d passes", *deadline)
 		}
 	} else if progressing {
-		r.wakeBy(now.Add(time.Duration(*deadline)*time.Second), "progressDeadlineSeconds %d passes", *deadline)
+		r.WakeBy(now.Add(time.Duration(*deadline)*time.Second), "progressDeadlineSeconds %d passes", *deadline)
 	}
 	if at >= 0 {
 		(*conditions)[at] = next
@@ -240,7 +239,7 @@ func (r *round) prunePodsToDelete() {
 		return
 	}
 	active := map[string]bool{}
-	for _, p := range r.world.PodsOf(r.set.UID) {
+	for _, p := range r.World.PodsOf(r.set.UID) {
 		// A delete that is under way may still be refused.
 		active[p.Name] = p.Active() || (p.Before != nil && p.Before.Active())
 	}
@@ -253,7 +252,7 @@ func (r *round) prunePodsToDelete() {
 	if len(kept) == len(named) || !r.mayTry(PrunePodsToDelete) {
 		return
 	}
-	command := decide.PatchMerge(r.object, "", map[string]any{"spec": map[string]any{"scaleStrategy": map[string]any{"podsToDelete": kept}}},
+	command := decide.PatchMerge(r.Object, "", map[string]any{"spec": map[string]any{"scaleStrategy": map[string]any{"podsToDelete": kept}}},
 		decide.Why(PrunePodsToDelete, "%d of %d named Pods are gone", len(named)-len(kept), len(named)))
 	r.commandSet(command)
 }

@@ -28,7 +28,7 @@ func (r *round) update() {
 		if waits {
 			r.heldByVouch(candidates)
 		}
-		r.decision.AwaitsVouch = waits || r.decision.AwaitsVouch
+		r.Decision.AwaitsVouch = waits || r.Decision.AwaitsVouch
 		r.wanted[DrainPod], r.wanted[UpdateInPlace], r.wanted[UpdateReCreate] = waits, waits, waits
 		return
 	}
@@ -124,12 +124,12 @@ func (r *round) changeFor(p *world.Pod, target revision) (inplace.Change, error)
 	if held == nil {
 		return inplace.Change{}, fmt.Errorf("revision %q of the Pod is gone", p.Labels[revisionLabel])
 	}
-	if r.world.Gate(gateRecreateForClaims) && r.spec.policy != v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy {
+	if r.World.Gate(gateRecreateForClaims) && r.spec.policy != v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy {
 		if before, after := held.Annotations[claimsHashAnnotation], r.claimsHashOf(target); before != "" && after != "" && before != after {
 			return inplace.Change{}, errors.New("spec.volumeClaimTemplates differ")
 		}
 	}
-	return inplace.Between(p, held.Template, target.template, inplace.GatesOf(r.world))
+	return inplace.Between(p, held.Template, target.template, inplace.GatesOf(r.World))
 }
 
 // awaitHook says whether the hook of in-place update holds a Pod back, and takes the Pod there when it is not yet (R50, R53).
@@ -172,7 +172,7 @@ func (r *round) mustDrain(p *pod, change inplace.Change) string {
 		return fmt.Sprintf("the Pod gets %d seconds of grace", r.spec.graceSeconds)
 	case r.spec.inPlaceUpdate() != nil:
 		return "a lifecycle hook is set"
-	case r.world.Routed(p.Pod):
+	case r.World.Routed(p.Pod):
 		return "a Service routes to the Pod"
 	}
 	return ""
@@ -201,10 +201,10 @@ func (r *round) updateInPlace(p *pod, change inplace.Change, target revision, bu
 	why := change.Describe()
 	grace := r.spec.graceSeconds > 0 && !change.Empty()
 	if grace {
-		write = inplace.Hold(p.Pod, change, target.name, r.spec.graceSeconds, r.world.Now())
+		write = inplace.Hold(p.Pod, change, target.name, r.spec.graceSeconds, r.Now())
 		why = fmt.Sprintf("in %d seconds: %s", r.spec.graceSeconds, why)
 	} else {
-		write = inplace.Start(p.Pod, change, target.name, r.world.Now())
+		write = inplace.Start(p.Pod, change, target.name, r.Now())
 	}
 	patch := write.Patch(p.Pod)
 	labels, annotations := under(patch, "labels"), under(patch, "annotations")
@@ -229,7 +229,7 @@ func under(patch map[string]any, field string) map[string]any {
 }
 
 func (r *round) claimsHashOf(target revision) string {
-	if held := r.world.Revision(r.set.Namespace, target.name); held != nil {
+	if held := r.World.Revision(r.set.Namespace, target.name); held != nil {
 		return held.Annotations[claimsHashAnnotation]
 	}
 	return claimsHash(r.spec.claims)
