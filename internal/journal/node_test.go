@@ -51,13 +51,8 @@ func joins(t *testing.T, j Journal, node string) Node {
 	n, err := j.Join(within(t), node)
 	check(t, err)
 	t.Cleanup(func() { n.Close() })
-	// The first ear may not be there yet.
-	for ctx := within(t); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := n.Alive(ctx); err == nil || ctx.Err() != nil {
-			check(t, err)
-			return n
-		}
-	}
+	alive(t, n) // the first ear may not be there yet
+	return n
 }
 
 // nodesTakeTheirCommands: each node gets its own, no executor does, and they stand in order among the others.

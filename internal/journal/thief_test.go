@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal/embedded"
 )
 
@@ -173,15 +174,10 @@ func tokenFile(t *testing.T, token string) Credential {
 // alive waits until an intake answers the agent.
 func alive(t *testing.T, n Node) {
 	t.Helper()
-	for ctx := within(t); ; time.Sleep(20 * time.Millisecond) {
-		_, err := n.Alive(ctx)
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-	}
+	testbed.Eventually(t, time.Minute, func() error {
+		_, err := n.Alive(t.Context())
+		return err
+	})
 }
 
 // TestAgentsProveWhoTheyAre: with a token, or a key, an agent does all of its work; without, or with another's, nothing.
@@ -395,12 +391,12 @@ func TestAThiefGetsNothing(t *testing.T) {
 
 func waitFor(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for until := time.Now().Add(3 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Errorf("%s: not refused", what)
-			return
+	testbed.Eventually(t, 30*time.Second, func() error {
+		if !so() {
+			return fmt.Errorf("%s: not refused", what)
 		}
-	}
+		return nil
+	})
 }
 
 func end(t *testing.T, j Journal) uint64 {
@@ -421,12 +417,11 @@ func TestIdentityEnds(t *testing.T) {
 	hears(t, g.Journal, Intake{})
 	n := openNode(t, g, "n1", tokenFile(t, "x"))
 	alive(t, n)
-	waitLong := time.Now().Add(20 * time.Second)
-	for asked.Load() < 2 {
-		if time.Now().After(waitLong) {
-			t.Fatal("it was not asked again")
+	testbed.Eventually(t, time.Minute, func() error {
+		if asked.Load() < 2 {
+			return errors.New("it was not asked again")
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return nil
+	})
 	alive(t, n)
 }
