@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -245,5 +246,17 @@ func merged(base map[string]string, change map[string]*string) map[string]string
 			out[key] = *value
 		}
 	}
+	return out
+}
+
+// PodsIn returns the Pods of a namespace as rules see them, by name.
+func (w *World) PodsIn(namespace string) []*Pod {
+	var out []*Pod
+	for ref, at := range w.pods { //shiplog:unordered: sorted below
+		if ref.Namespace == namespace && at.shown != nil {
+			out = append(out, at.shown)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Pod) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
