@@ -55,7 +55,7 @@ func startMachine(ctx context.Context, dir string) (*machine, error) {
 	m := &machine{ended: make(chan struct{})}
 	// Nothing is routed or translated: servers and clients are on the same links.
 	m.command = exec.Command("unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child=KILL", "--",
-		"sh", "-c", `ip link set lo up && mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && exec "$@"`, "sh",
+		"sh", "-c", `ip link set lo up && for d in /run/containerd /etc/docker; do mkdir -p $d && mount -t tmpfs tmpfs $d || exit 1; done; exec "$@"`, "sh",
 		dockerd, "--config-file", settings, "--host", "unix://"+socket(dir), "--data-root", filepath.Join(dir, "docker"), "--exec-root", filepath.Join(dir, "run"),
 		"--pidfile", filepath.Join(dir, "dockerd.pid"), "--cgroup-parent", "/"+cgroupParent, "--bridge", "none", "--iptables=false", "--ip-masq=false", "--ip-forward=false")
 	m.command.Stdout, m.command.Stderr = said, said
