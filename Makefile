@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/bin:$(PATH):/usr/local/go/bin
 TOOL := go tool -modfile=tools/go.mod
 GO := api cmd deploy examples integration internal services
 
-.PHONY: help build test unit simtest sim blackbox chaostest chaos reliability demo bench generate lint cluster-up cluster-down clean
+.PHONY: help build test unit simtest sim blackbox chaostest chaos reliability demo bench benchlog benchimages performance generate lint cluster-up cluster-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -67,9 +67,17 @@ chaostest: build bin/nats-server bin/shiplog-natscluster bin/stepped ## five min
 	go test -count=1 ./integration/chaos/...
 	go run ./integration/chaos --seed $(or $(SEED),1) --minutes 5 --longest 8s
 
-bench: build ## figures against the floor measured in the same run, and figures of a log of a million entries
+bench: build bin/nats-server ## every budget and its figure, beside a bare client's, into docs/performance.md: make bench BENCH='--sizes 1000' (BENCH='--help' tells more)
 	go run ./integration/bench $(BENCH)
-	go run ./integration/bench log $(BENCHLOG)
+
+benchlog: build ## figures of a log of a million entries, for the same document
+	go run ./integration/bench log --json docs/performance/log.json $(BENCHLOG)
+
+benchimages: build ## figures of an ImagePullJob over 500 nodes, for the same document
+	go run ./integration/bench images --json docs/performance/images.json $(BENCHIMAGES)
+
+performance: ## docs/performance.md's tables and plot, from the results of runs beside it
+	go run ./integration/bench table docs/performance/*.json
 
 generate: ## protobuf, deepcopy and CRDs from their sources
 	$(TOOL) buf generate

@@ -82,6 +82,7 @@ answers the API server's webhooks: conversion between versions, defaults, and re
 func serviceCommand(one service) *cobra.Command {
 	var connect connection
 	var listen string
+	var profiling bool
 	var features features
 	var admission admission
 	var agents agents
@@ -103,6 +104,7 @@ func serviceCommand(one service) *cobra.Command {
 				return err
 			}
 			health := process.NewHealth()
+			health.Profiling = profiling
 			log, err := connect.open(ctx, uid, logger, health.Refusals())
 			if err != nil {
 				return err
@@ -140,5 +142,6 @@ func serviceCommand(one service) *cobra.Command {
 		connect.bindCallout(command.Flags())
 	}
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "`ADDRESS` for /healthz, /readyz and /metrics; empty: none")
+	command.Flags().BoolVar(&profiling, "profiling", false, "serve /debug/pprof at --listen too")
 	return command
 }

@@ -13,52 +13,69 @@ type audit struct {
 	lines []testbed.Audit
 }
 
-// since returns the finished requests that were received after mark, in the order in which they finished.
-func (l *audit) since(mark time.Time) ([]testbed.Audit, error) {
+// now reads what was written, and returns how many requests have been finished until now.
+func (l *audit) now() (int, error) {
 	next, err := l.log.Next()
-	if err != nil {
-		return nil, err
-	}
 	l.lines = append(l.lines, next...)
-	var out []testbed.Audit
-	for _, line := range l.lines {
-		if line.Received.After(mark) {
-			out = append(out, line)
-		}
-	}
-	return out, nil
+	return len(l.lines), err
 }
 
-// written counts write requests; those of Kubernetes Events are not among all.
-type written struct{ all, pods, events int }
+// since returns the requests that were finished after the first so many.
+func (l *audit) since(mark int) ([]testbed.Audit, error) {
+	end, err := l.now()
+	return l.lines[min(mark, end):], err
+}
 
-// writes counts our write requests after mark, refused ones included.
-func (b *bench) writes(mark time.Time) (written, error) {
-	var out written
-	lines, err := b.audit.since(mark)
+// written counts write requests by what was written, for example "patch pods/status". Those of Kubernetes Events are apart.
+type written struct {
+	by     map[string]int
+	events int
+}
+
+func (w written) all() int { return sum(w.by) + w.events }
+
+// writes counts our write requests after a mark, refused ones included.
+func (c *cell) writes(mark int) (written, error) {
+	out := written{by: map[string]int{}}
+	lines, err := c.audit.since(mark)
 	for _, a := range lines {
 		if !a.Ours() || !a.Writes() {
 			continue
 		}
-		switch a.ObjectRef.Resource {
-		case "events":
+		if a.ObjectRef.Resource == "events" {
 			out.events++
 			continue
-		case "pods":
-			out.pods++
 		}
-		out.all++
+		what := a.Verb + " " + a.ObjectRef.Resource
+		if a.ObjectRef.Subresource != "" {
+			what += "/" + a.ObjectRef.Subresource
+		}
+		out.by[what]++
 	}
 	return out, err
 }
 
-// delays returns, for each spec change of a CloneSet after mark, the time until the API server received our first write to a
-// Pod: since it answered the change, and since it received the change.
-func (b *bench) delays(mark time.Time, name string) (sinceAnswer, sinceRequest []time.Duration, err error) {
-	lines, err := b.audit.since(mark)
+// quietFor is how long our last write is ago.
+func (c *cell) quietFor() (time.Duration, error) {
+	if _, err := c.audit.now(); err != nil {
+		return 0, err
+	}
+	for _, a := range slices.Backward(c.audit.lines) {
+		if a.Ours() && a.Writes() {
+			return time.Since(a.Answered), nil
+		}
+	}
+	return time.Hour, nil
+}
+
+// delays returns, for each change of a CloneSet's spec after mark, the time until the API server received our first write to a
+// Pod: since it answered the change, and since it received it. Sorted.
+func (c *cell) delays(mark int, name string) (sinceAnswer, sinceRequest []time.Duration, err error) {
+	lines, err := c.audit.since(mark)
 	if err != nil {
 		return nil, nil, err
 	}
+	lines = slices.Clone(lines)
 	slices.SortFunc(lines, func(x, y testbed.Audit) int { return x.Received.Compare(y.Received) })
 	var change *testbed.Audit
 	for i, a := range lines {

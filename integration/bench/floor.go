@@ -3,263 +3,166 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"slices"
-	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 
-	"shiplog.dev/internal/journal"
-	"shiplog.dev/internal/journal/embedded"
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
-// floorWorkers is how many requests the bare client has under way.
-const floorWorkers = 64
+// write is a write to a Pod, as the log holds it.
+type write struct {
+	pod, uid string // uid: of the Pod that was written; empty for one that was created
+	create   []byte
+	patch    *shiplogv1.PatchObject
+	delete   *shiplogv1.DeleteObject
+}
 
-// floor is what the API server and the nodes take for the very writes that Shiplog made, by a client that knows them
+// opens says that the write is made once the Pod runs: it opens the readiness gate of a new one.
+func (w write) opens() bool { return w.patch.GetSubresource() == "status" }
+
+// recording holds the writes to Pods that were applied, for each round of each job in the order of the log.
+type recording map[window][]write
+
+// floor has a bare client make the recorded writes again: what the API server and the nodes take for them, by a client that knows them
 // beforehand, with no controller running.
-type floor struct{ create, update time.Duration }
-
-// recorded are the writes of one Pod, as the log holds them.
-type recorded struct {
-	name                    string
-	create, refresh, update []byte
-}
-
-// floor makes the recorded writes again: it updates the Pods that are there as their newest update did, then replaces them
-// by Pods of the same making.
-func (b *bench) floor(ctx context.Context, stateDir, image string) (floor, error) {
-	writes, err := readWrites(ctx, stateDir)
-	if err != nil {
-		return floor{}, fmt.Errorf("read from the log what was written: %w", err)
-	}
-	if len(writes) < b.pods {
-		return floor{}, fmt.Errorf("the log holds the writes of %d Pods of %d", len(writes), b.pods)
-	}
-	pods := b.client.CoreV1().Pods(namespace)
-	var out floor
-	var updates []time.Duration
-	for round := 1; round <= b.rounds; round++ {
-		next := fmt.Sprintf("nginx:floor%d", round)
-		took, err := b.until(ctx, "", next, func() error {
-			return each(writes, func(w recorded) error {
-				patch := bytes.ReplaceAll(w.update, []byte(image), []byte(next))
-				_, err := pods.Patch(ctx, w.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-				return err
-			})
-		})
+func (c *cell) floor(ctx context.Context) error {
+	say("the same writes by a bare client with %d workers", c.workers)
+	for i := range c.result.Jobs {
+		job := &c.result.Jobs[i]
+		meter, err := c.meter()
 		if err != nil {
-			return floor{}, err
-		}
-		updates = append(updates, took)
-	}
-	out.update = median(updates)
-	if err := b.clear(ctx); err != nil {
-		return floor{}, err
-	}
-	running, err := b.watch(ctx)
-	if err != nil {
-		return floor{}, err
-	}
-	defer running.Stop()
-	out.create, err = b.until(ctx, "", "nginx:0", func() error {
-		var group errgroup.Group
-		group.Go(func() error { return b.open(ctx, running, writes) })
-		group.Go(func() error {
-			return each(writes, func(w recorded) error {
-				return b.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
-					SetHeader("Content-Type", "application/json").Body(w.create).Do(ctx).Error()
-			})
-		})
-		return group.Wait()
-	})
-	return out, err
-}
-
-// open opens the readiness gate of each Pod once it runs, as Shiplog's second write of a new Pod does.
-func (b *bench) open(ctx context.Context, running watch.Interface, writes []recorded) error {
-	byName := map[string]recorded{}
-	for _, w := range writes {
-		byName[w.name] = w
-	}
-	var group errgroup.Group
-	group.SetLimit(floorWorkers)
-	for event := range running.ResultChan() {
-		pod, is := event.Object.(*corev1.Pod)
-		w, ours := byName[podName(pod)]
-		if !is || !ours || pod.Status.Phase != corev1.PodRunning {
-			continue
-		}
-		delete(byName, w.name)
-		group.Go(func() error {
-			_, err := b.client.CoreV1().Pods(namespace).Patch(ctx, w.name, types.StrategicMergePatchType, w.refresh, metav1.PatchOptions{}, "status")
 			return err
-		})
-		if len(byName) == 0 {
-			break
 		}
-	}
-	return group.Wait()
-}
-
-func podName(pod *corev1.Pod) string {
-	if pod == nil {
-		return ""
-	}
-	return pod.Name
-}
-
-// readWrites reads what Shiplog wrote for each Pod of the CloneSet web from the log of a stopped instance.
-func readWrites(ctx context.Context, stateDir string) ([]recorded, error) {
-	log, err := journal.Open(ctx, journal.Options{Server: &embedded.Server{Directory: stateDir + "/log"}, AsIs: true})
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	state, err := log.State(ctx)
-	if err != nil {
-		return nil, err
-	}
-	reader, err := log.Read(ctx, journal.From{Sequence: max(state.FirstSequence, 1)})
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	pods := map[string]*recorded{}
-	for last := uint64(0); last < state.LastSequence; {
-		records, err := reader.Next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, record := range records {
-			last = record.Sequence
-			command := record.Entry.GetCommand()
-			name := command.GetObject().GetName()
-			if command.GetObject().GetResource() != "pods" || !strings.HasPrefix(name, "web-") {
+		for _, w := range c.windows {
+			if w.job != job.Name {
 				continue
 			}
-			if pods[name] == nil {
-				pods[name] = &recorded{name: name}
+			took, err := c.play(ctx, c.goal(w.job, w.round), c.recorded[w])
+			if err != nil {
+				return fmt.Errorf("floor of %s: %w", w.job, err)
 			}
-			switch command.GetReason().GetCode() {
-			case "ScaleUp":
-				pods[name].create = command.GetCreate().GetJson()
-			case "RefreshPod":
-				pods[name].refresh = command.GetPatch().GetJson()
-			case "UpdateInPlace":
-				pods[name].update = command.GetPatch().GetJson()
-			}
+			say("floor of %s: %.2fs", w.job, took)
+			job.Floor = append(job.Floor, took)
 		}
-	}
-	var out []recorded
-	for _, w := range pods {
-		out = append(out, *w)
-	}
-	return out, nil
-}
-
-// clear deletes all Pods and waits until they are gone.
-func (b *bench) clear(ctx context.Context) error {
-	zero := int64(0)
-	pods := b.client.CoreV1().Pods(namespace)
-	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{}); err != nil {
-		return err
-	}
-	for {
-		list, err := pods.List(ctx, metav1.ListOptions{Limit: 1})
-		if err != nil {
+		if job.FloorUse, err = meter.read(); err != nil {
 			return err
 		}
-		if len(list.Items) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
-		}
 	}
+	return nil
 }
 
-// each does work for every Pod, floorWorkers at a time.
-func each(writes []recorded, work func(recorded) error) error {
-	var group errgroup.Group
-	group.SetLimit(floorWorkers)
-	for _, w := range writes {
-		group.Go(func() error { return work(w) })
-	}
-	return group.Wait()
-}
-
-// watch watches the Pods from now on. The API server drops watches that are slow for a moment, so it is one that resumes.
-func (b *bench) watch(ctx context.Context) (watch.Interface, error) {
-	pods := b.client.CoreV1().Pods(namespace)
-	list, err := pods.List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil {
-		return nil, err
-	}
-	return watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return pods.Watch(ctx, options)
-		},
-	})
-}
-
-// until starts something and returns the time until all Pods of a workload run image and are ready, as a watch sees it.
-func (b *bench) until(ctx context.Context, app, image string, start func() error) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	events, err := b.watch(ctx)
+// play makes the writes of one round and returns the seconds until the Pods are as wanted.
+//
+// The writes of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
+// of Pods has it. Gates are opened when the Pod runs.
+func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, error) {
+	uids := map[string]types.UID{}
+	held, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: measuredPods})
 	if err != nil {
 		return 0, err
 	}
-	defer events.Stop()
-	began := time.Now()
-	started := make(chan error, 1)
-	go func() { started <- start() }()
-	there := map[string]bool{}
-	for len(there) < b.pods {
-		select {
-		case err := <-started:
-			if err != nil {
-				return 0, err
+	for _, pod := range held.Items {
+		uids[pod.Name] = pod.UID
+	}
+	chains, gates := chainsOf(writes)
+	working, ctx := errgroup.WithContext(ctx)
+	running := make(chan *corev1.Pod, len(gates)) // each Pod once, so nobody waits for its place
+	for range min(c.workers, len(gates)) {
+		working.Go(func() error {
+			for pod := range running {
+				if err := c.write(ctx, gates[pod.Name], pod.UID); err != nil {
+					return err
+				}
 			}
-			started = nil
-		case <-ctx.Done():
-			return 0, fmt.Errorf("%d of %d Pods run %s: %w", len(there), b.pods, image, ctx.Err())
-		case event, open := <-events.ResultChan():
-			if !open {
-				return 0, fmt.Errorf("the watch ended with %d of %d Pods running %s", len(there), b.pods, image)
-			}
-			if event.Type == watch.Error {
-				return 0, fmt.Errorf("the watch ended with %d of %d Pods running %s: %w", len(there), b.pods, image, apierrors.FromObject(event.Object))
-			}
-			if pod, is := event.Object.(*corev1.Pod); is && event.Type != watch.Deleted && runs(pod, image) && (app == "" || pod.Labels["app"] == app) {
-				there[pod.Name] = true
-			}
+			return nil
+		})
+	}
+	work := make(chan []write, len(chains))
+	for _, chain := range chains {
+		work <- chain
+	}
+	close(work)
+	opened := map[string]bool{}
+	show := func(pod *corev1.Pod) {
+		if _, waits := gates[pod.Name]; waits && !opened[pod.Name] && pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+			opened[pod.Name] = true
+			running <- pod
 		}
 	}
-	return time.Since(began), nil
+	took, err := c.until(ctx, want, func(ctx context.Context) error {
+		var group errgroup.Group
+		for range c.workers {
+			group.Go(func() error {
+				for chain := range work {
+					for _, w := range chain {
+						if err := c.write(ctx, w, uids[w.pod]); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+		}
+		return group.Wait()
+	}, show)
+	close(running)
+	return took.Seconds(), errors.Join(err, working.Wait())
 }
 
-func runs(pod *corev1.Pod, image string) bool {
-	if len(pod.Status.ContainerStatuses) == 0 || pod.Spec.Containers[0].Image != image || !strings.HasSuffix(pod.Status.ContainerStatuses[0].Image, "/"+image) {
-		return false
+// chainsOf sorts writes into those that follow one another, and the gates that are opened when a Pod runs.
+func chainsOf(writes []write) (chains [][]write, gates map[string]write) {
+	gates = map[string]write{}
+	byPod, replaced := map[string]int{}, 0
+	var deletions []int // chains that end with a deletion, in order
+	for _, w := range writes {
+		switch chain, known := byPod[w.pod]; {
+		case w.opens():
+			gates[w.pod] = w
+			continue
+		case known:
+			chains[chain] = append(chains[chain], w)
+		case w.create != nil && replaced < len(deletions):
+			chain = deletions[replaced]
+			replaced++
+			byPod[w.pod] = chain
+			chains[chain] = append(chains[chain], w)
+		default:
+			byPod[w.pod] = len(chains)
+			chains = append(chains, []write{w})
+		}
+		if w.delete != nil {
+			deletions = append(deletions, byPod[w.pod])
+		}
 	}
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+	return chains, gates
 }
 
-func median(of []time.Duration) time.Duration {
-	of = slices.Sorted(slices.Values(of))
-	return of[len(of)/2]
+// write makes a recorded write to the Pod that has this UID now.
+func (c *cell) write(ctx context.Context, w write, uid types.UID) error {
+	pods := c.client.CoreV1().Pods(namespace)
+	switch {
+	case w.create != nil:
+		return c.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
+			SetHeader("Content-Type", "application/json").Body(w.create).Do(ctx).Error()
+	case w.delete != nil:
+		return pods.Delete(ctx, w.pod, metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds, Preconditions: &metav1.Preconditions{UID: &uid}})
+	}
+	body := bytes.ReplaceAll(w.patch.GetJson(), []byte(w.uid), []byte(uid))
+	var subresources []string
+	if w.patch.GetSubresource() != "" {
+		subresources = append(subresources, w.patch.GetSubresource())
+	}
+	_, err := pods.Patch(ctx, w.pod, patchTypes[w.patch.GetType()], body, metav1.PatchOptions{}, subresources...)
+	return err
+}
+
+var patchTypes = map[shiplogv1.PatchObject_Type]types.PatchType{
+	shiplogv1.PatchObject_TYPE_MERGE:           types.MergePatchType,
+	shiplogv1.PatchObject_TYPE_STRATEGIC_MERGE: types.StrategicMergePatchType,
+	shiplogv1.PatchObject_TYPE_JSON:            types.JSONPatchType,
 }

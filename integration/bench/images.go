@@ -26,7 +26,8 @@ import (
 type images struct {
 	nodes, parallelism int
 	pull               time.Duration
-	bench
+	verbose            bool
+	figures
 }
 
 func imagesCommand() *cobra.Command {
@@ -124,13 +125,13 @@ func (m *images) run(ctx context.Context) error {
 		return err
 	}
 	m.figuresOf(lines, took)
-	return m.print()
+	return m.print(os.Stdout)
 }
 
 func (m *images) figuresOf(lines []testbed.Audit, took time.Duration) {
 	floor := m.pull * time.Duration((m.nodes+m.parallelism-1)/m.parallelism)
 	m.add(figure{What: fmt.Sprintf("ImagePullJob, %d nodes, %d at once", m.nodes, m.parallelism), Floor: floor.Seconds(), Value: took.Seconds(),
-		Unit: "s", Ratio: took.Seconds() / floor.Seconds(), Budget: "at most 1.10"})
+		Unit: "s", Ratio: took.Seconds() / floor.Seconds()}.atMost(1.1))
 	status, spec := map[string][]time.Time{}, 0
 	writes := 0
 	for _, line := range lines {
@@ -156,9 +157,9 @@ func (m *images) figuresOf(lines []testbed.Audit, took time.Duration) {
 			nodes += len(times)
 		}
 	}
-	m.add(figure{What: "Writes to ask one node", Value: float64(spec) / float64(m.nodes), Unit: "writes", Budget: "1"})
-	m.add(figure{What: "writes of one node's status", Value: float64(nodes) / float64(m.nodes), Unit: "writes", Budget: "1 for each flush"})
-	m.add(figure{What: "least time between two status writes of one object", Value: closest.Seconds(), Unit: "s", Budget: "at least 1"})
+	m.add(figure{What: "writes to ask one node", Value: float64(spec) / float64(m.nodes), Unit: "writes"}.atMost(1))
+	m.add(figure{What: "writes of one node's status, one for each flush", Value: float64(nodes) / float64(m.nodes), Unit: "writes"})
+	m.add(figure{What: "least time between two status writes of one object", Value: closest.Seconds(), Unit: "s"}.atLeast(1))
 	m.add(figure{What: "status writes of the job", Value: float64(len(status["imagepulljobs/all"])), Unit: "writes"})
 	m.add(figure{What: "writes in all, for each node", Value: float64(writes) / float64(m.nodes), Unit: "writes"})
 }

@@ -27,7 +27,7 @@ import (
 
 // logBench measures what reads a long log: fold, replay, why, the page.
 type logBench struct {
-	bench
+	figures
 	plan        longlog.Plan
 	samples     int
 	directory   string
@@ -77,7 +77,7 @@ func (b *logBench) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.print()
+	return b.print(os.Stdout)
 }
 
 // write makes the log, unless the directory has it, and leaves it open for others to read.
@@ -137,7 +137,7 @@ func (b *logBench) fold(ctx context.Context) error {
 	if err := b.foldAll(ctx, state.URL, w); err != nil {
 		return err
 	}
-	b.add(figure{What: "fold, reading and decoding included", Value: entries / time.Since(began).Seconds(), Unit: "entries/s", Budget: "50000"})
+	b.add(figure{What: "fold, reading and decoding included", Value: entries / time.Since(began).Seconds(), Unit: "entries/s"}.atLeast(50_000))
 	b.add(figure{What: "memory of the world", Value: (heap() - before) / (1 << 20), Unit: "MB"})
 	runtime.KeepAlive(w)
 
@@ -272,7 +272,7 @@ func (b *logBench) askOn(ctx context.Context, name, where string) error {
 	}
 	slices.Sort(times)
 	b.add(figure{What: "why, " + name + ", p50", Value: times[len(times)/2].Seconds(), Unit: "s"})
-	b.add(figure{What: "why, " + name + ", p99", Value: times[len(times)*99/100].Seconds(), Unit: "s", Budget: "1"})
+	b.add(figure{What: "why, " + name + ", p99", Value: times[len(times)*99/100].Seconds(), Unit: "s"}.atMost(1))
 	b.add(figure{What: "why, " + name + ", memory", Value: float64(most) / 1024, Unit: "MB"})
 	return nil
 }
@@ -329,7 +329,7 @@ func (b *logBench) rollout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{What: fmt.Sprintf("page of a rollout of %d Pods", b.plan.Large), Value: float64(info.Size()) / 1e6, Unit: "MB", Budget: "2"})
+	b.add(figure{What: fmt.Sprintf("page of a rollout of %d Pods", b.plan.Large), Value: float64(info.Size()) / 1e6, Unit: "MB"}.atMost(2))
 	b.add(figure{What: "page, time", Value: took.Seconds(), Unit: "s"})
 	b.add(figure{What: "page, memory", Value: float64(memory) / 1024, Unit: "MB"})
 	return nil

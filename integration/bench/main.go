@@ -1,151 +1,154 @@
-// Command bench measures Shiplog on a real API server with hollow nodes and prints each figure beside the floor: the time
-// that a bare client needs for the very writes that the log recorded, on the same cluster in the same run, with no controller. It promises nothing and asserts nothing:
-// it prints ratios, and exits with 1 only when something could not be measured.
+// Command bench measures Shiplog on a real API server with hollow nodes and puts each figure beside the floor: the time
+// that a bare client needs for the very writes that the log recorded, on the same cluster in the same run, with no controller.
+// It makes docs/performance.md of what it measured. It promises nothing and asserts nothing: it prints figures beside their
+// budgets, and exits with 1 only when something could not be measured.
 package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
-
-	"shiplog.dev/deploy/crd"
-	"shiplog.dev/integration/testbed"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var b bench
-	command := &cobra.Command{
-		Use: "bench", Short: "Measure Shiplog against a bare client on hollow nodes",
-		SilenceUsage: true, SilenceErrors: true,
-		Example: "  make bench\n  make bench BENCH='--pods 5000 --rounds 3 --json bench.json'",
-		RunE:    func(command *cobra.Command, _ []string) error { return b.run(command.Context()) },
-	}
-	command.Flags().IntVar(&b.pods, "pods", 1000, "Pods of the CloneSet")
-	command.Flags().IntVar(&b.nodes, "nodes", 20, "hollow nodes")
-	command.Flags().IntVar(&b.rounds, "rounds", 3, "updates measured; the median counts")
-	command.Flags().IntVar(&b.changes, "changes", 40, "spec changes for the latency figures")
-	command.Flags().DurationVar(&b.idle, "idle", time.Minute, "how long an idle cluster is watched")
-	command.Flags().StringVar(&b.jsonFile, "json", "", "write the figures to this `FILE` too")
-	command.Flags().StringVar(&b.profile, "profile", "", "write a CPU profile of the updates to this `FILE`")
-	command.Flags().BoolVarP(&b.verbose, "verbose", "v", false, "show what Shiplog says")
-	command.AddCommand(logCommand(), imagesCommand())
-	if err := command.ExecuteContext(ctx); err != nil {
+	if err := benchCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-type bench struct {
-	pods, nodes, rounds, changes int
-	idle                         time.Duration
-	jsonFile, profile            string
-	verbose                      bool
-
-	cluster *testbed.Cluster
-	client  *kubernetes.Clientset
-	audit   audit
-	figures []figure
-
-	stateDir         string
-	created, updated time.Duration
+// options of a run.
+type options struct {
+	sizes, shapes, growth  []int
+	layouts                []string
+	idle                   time.Duration
+	nodes, rounds, changes int
+	workers                int
+	profile, verbose       bool
+	results                string
+	document
 }
 
-// figure is one line of the result.
-type figure struct {
-	What   string  `json:"what"`
-	Floor  float64 `json:"floor,omitempty"`
-	Value  float64 `json:"value"`
-	Unit   string  `json:"unit"`
-	Ratio  float64 `json:"ratio,omitempty"`
-	Budget string  `json:"budget,omitempty"`
+func benchCommand() *cobra.Command {
+	var o options
+	command := &cobra.Command{
+		Use: "bench", Short: "Measure Shiplog against a bare client on hollow nodes", Args: cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true,
+		Long: `Measure Shiplog against a bare client on hollow nodes.
+
+Each cell is a number of Pods in a number of CloneSets, on a cluster of its own: the Pods are created, updated in place, updated
+by recreation and scaled down, first by Shiplog, then by a bare client that makes the writes which the log recorded. The first cell
+also measures an idle cluster, and runs with Shiplog in one process too. What a cell came to is left in a JSON file, so that cells
+can be measured one by one; "bench table" makes the document from all of them.`,
+		Example: `  make bench
+  make bench BENCH='--sizes 1000 --shapes 1 --growth 0'
+  go run ./integration/bench --sizes 200 --shapes 1,10 --growth 0 --results /tmp/bench --into ''
+  go run ./integration/bench table docs/performance/*.json`,
+		RunE: func(command *cobra.Command, _ []string) error { return o.run(command.Context()) },
+	}
+	flags := command.Flags()
+	flags.IntSliceVar(&o.sizes, "sizes", []int{1000, 5000}, "`PODS` of a cell")
+	flags.IntSliceVar(&o.shapes, "shapes", []int{1, 100}, "`CLONESETS` over which the Pods of a cell are spread; each size is measured with each")
+	flags.IntSliceVar(&o.growth, "growth", []int{10000}, "`PODS` of more cells, with the first shape only; 0: none")
+	flags.StringSliceVar(&o.layouts, "layouts", layoutNames, "how Shiplog runs: services (a process each) or one (shiplog up). The first in all cells, the others in the first cell")
+	flags.IntVar(&o.nodes, "nodes", 20, "hollow nodes, of at most 5,000 Pods each")
+	flags.IntVar(&o.rounds, "rounds", 3, "how often cells of up to 1,000 Pods are updated in place; the median counts")
+	flags.IntVar(&o.workers, "workers", 64, "requests that the bare client has under way")
+	flags.IntVar(&o.changes, "changes", 40, "spec changes on the idle cluster; 0: measure no idle cluster")
+	flags.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")
+	flags.BoolVar(&o.profile, "profile", true, "take CPU profiles, in the first round of each job")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "show what Shiplog says")
+	flags.StringVar(&o.results, "results", "docs/performance", "`DIRECTORY` for a JSON file of each cell; what other runs left there goes into the document too")
+	o.document.bind(command)
+	command.AddCommand(tableCommand(), logCommand(), imagesCommand())
+	return command
 }
 
-func (b *bench) run(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "shiplog-bench-")
+// run measures all cells. One that fails is told of and does not end the others.
+func (o *options) run(ctx context.Context) error {
+	cells, err := o.cells()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	if b.cluster, err = testbed.StartCluster(ctx, filepath.Join(dir, "cluster"), 0, b.nodes, os.Stderr); err != nil {
+	if err := os.MkdirAll(o.results, 0o755); err != nil {
 		return err
 	}
-	defer b.cluster.Down()
-	b.audit.log = b.cluster.AuditLog()
-	config, err := b.cluster.Config()
-	if err != nil {
-		return err
+	estimate := time.Duration(0)
+	for _, c := range cells {
+		estimate += c.estimate()
 	}
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.UserAgent = "bench"
-	if b.client, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	if config, err = b.cluster.Config(); err != nil {
-		return err
-	}
-	if err := crd.Install(ctx, config, nil); err != nil {
-		return err
-	}
-	b.stateDir = filepath.Join(dir, "state")
-	shiplog, err := testbed.StartShiplog("up", "--kubeconfig", b.cluster.Kubeconfig, "--state-dir", b.stateDir, "--profiling")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if b.verbose {
-			fmt.Fprintln(os.Stderr, shiplog.Output())
+	began := time.Now()
+	say("%d cells, about %s", len(cells), estimate.Round(time.Minute))
+	var failed error
+	for i, c := range cells {
+		say("---- cell %d of %d: %s, about %s", i+1, len(cells), c.name(), c.estimate().Round(time.Minute))
+		if err := c.measure(ctx); err != nil {
+			say("%s: %v", c.name(), err)
+			c.result.Failed = err.Error()
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", c.name(), err))
 		}
-		shiplog.Kill()
-	}()
-	if err := shiplog.Ready(ctx); err != nil {
-		return err
-	}
-	for _, measure := range []func(context.Context, *testbed.Process) error{b.rollout, b.latency, b.quiet, b.compare} {
-		if err := measure(ctx, shiplog); err != nil {
-			return fmt.Errorf("%w\n%s", err, shiplog.Output())
+		if err := save(c.result, filepath.Join(o.results, c.name()+".json")); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(failed, ctx.Err())
 		}
 	}
-	return b.print()
+	say("measured in %s", time.Since(began).Round(time.Second))
+	paths, err := filepath.Glob(filepath.Join(o.results, "*.json"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(failed, o.document.make(os.Stdout, paths))
+}
+
+// cells are what is to be measured: each size with each shape, and what shows how it grows.
+func (o *options) cells() ([]*cell, error) {
+	for _, layout := range o.layouts {
+		if layouts[layout] == nil {
+			return nil, fmt.Errorf("--layouts: there is no layout %q: give some of %v", layout, layoutNames)
+		}
+	}
+	if len(o.layouts) == 0 || len(o.sizes)*len(o.shapes) == 0 && len(o.growth) == 0 {
+		return nil, errors.New("nothing to measure: give --sizes and --shapes, and --layouts")
+	}
+	var cells []*cell
+	for _, pods := range o.sizes {
+		for _, sets := range o.shapes {
+			cells = append(cells, newCell(o, pods, sets, o.layouts[0]))
+			if len(cells) > 1 {
+				continue
+			}
+			cells[0].idles = o.changes > 0
+			for _, layout := range o.layouts[1:] {
+				other := newCell(o, pods, sets, layout)
+				other.idles = o.changes > 0
+				cells = append(cells, other)
+			}
+		}
+	}
+	for _, pods := range o.growth {
+		if pods > 0 {
+			cells = append(cells, newCell(o, pods, max(1, append(o.shapes, 1)[0]), o.layouts[0]))
+		}
+	}
+	for _, c := range cells {
+		if c.pods < c.sets || c.sets < 1 || c.pods%c.sets != 0 {
+			return nil, fmt.Errorf("%d Pods cannot be spread evenly over %d CloneSets", c.pods, c.sets)
+		}
+	}
+	return cells, nil
 }
 
 func say(format string, arguments ...any) {
 	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, arguments...))
-}
-
-func (b *bench) add(f figure) {
-	b.figures = append(b.figures, f)
-}
-
-func (b *bench) print() error {
-	table := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "WHAT\tFLOOR\tSHIPLOG\tUNIT\tRATIO\tBUDGET")
-	for _, f := range b.figures {
-		floor, ratio := "", ""
-		if f.Floor > 0 {
-			floor, ratio = fmt.Sprintf("%.2f", f.Floor), fmt.Sprintf("%.2f", f.Ratio)
-		}
-		fmt.Fprintf(table, "%s\t%s\t%.2f\t%s\t%s\t%s\n", f.What, floor, f.Value, f.Unit, ratio, f.Budget)
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	if b.jsonFile == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(b.figures, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(b.jsonFile, append(data, '\n'), 0o644)
 }

@@ -109,6 +109,23 @@ func (c *Cluster) Pid(component string) (int, error) {
 	return pid, nil
 }
 
+// Processes returns the process ids of the cluster's components; "hollow nodes" run in the supervisor.
+func (c *Cluster) Processes() (map[string]int, error) {
+	data, err := os.ReadFile(filepath.Join(c.Dir, "cluster.json"))
+	if err != nil {
+		return nil, fmt.Errorf("look for the cluster's processes: %w", err)
+	}
+	var state struct {
+		Supervisor int
+		Processes  map[string]int
+	}
+	if err := json.Unmarshal(data, &state); err != nil {
+		return nil, fmt.Errorf("look for the cluster's processes: %w", err)
+	}
+	state.Processes["hollow nodes"] = state.Supervisor
+	return state.Processes, nil
+}
+
 // Socket returns the address of the container runtime of a real node.
 func (c *Cluster) Socket(node string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(c.Dir, "cluster.json"))

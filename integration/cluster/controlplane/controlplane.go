@@ -123,7 +123,7 @@ func (c *ControlPlane) start(ctx context.Context) error {
 		"--max-requests-inflight=3000", "--max-mutating-requests-inflight=3000",
 		"--audit-policy-file="+c.path("audit.yaml"), "--audit-log-path="+c.config.AuditLog,
 		"--audit-log-maxsize=102400", // never rotated: readers follow one file
-		"--profiling=false")
+		"--profiling=true")           // for benchmarks
 	if err != nil {
 		return err
 	}

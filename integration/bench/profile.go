@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	pprof "github.com/google/pprof/profile"
+	"golang.org/x/sync/errgroup"
+)
+
+// profile is where a process spent its CPU during the first seconds of a job.
+type profile struct {
+	Process string  `json:"process"`
+	Seconds float64 `json:"seconds"` // that were looked at
+	CPU     float64 `json:"cpuSeconds"`
+	// Work is CPU by the innermost function of the process's own packages (of Kubernetes', for the API server) on the stack, Packages by the
+	// package of the function that ran: shares of CPU, the largest first.
+	Work     []share `json:"work"`
+	Packages []share `json:"packages"`
+}
+
+// share of the whole, from 0 to 1.
+type share struct {
+	Name  string  `json:"name"`
+	Share float64 `json:"share"`
+}
+
+// most is how many shares are kept.
+const most = 8
+
+// apiServer is the component of the cluster that is profiled too.
+const apiServer = "kube-apiserver"
+
+// profiles begins to take CPU profiles of Shiplog and the API server; the function that it returns waits for them.
+func (c *cell) profiles(ctx context.Context) func() ([]profile, error) {
+	if !c.profile {
+		return func() ([]profile, error) { return nil, nil }
+	}
+	seconds := min(max(2, c.pods/250), 15)
+	takes := map[string]func(context.Context) ([]byte, error){
+		apiServer: func(ctx context.Context) ([]byte, error) {
+			return c.client.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", fmt.Sprint(seconds)).DoRaw(ctx)
+		},
+	}
+	for _, one := range c.system.services {
+		if one.program == "shiplog" {
+			takes[one.name] = func(ctx context.Context) ([]byte, error) { return fetchProfile(ctx, one.process.Listen, seconds) }
+		}
+	}
+	names := slices.Sorted(maps.Keys(takes))
+	taken := make([]profile, len(names))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, name := range names {
+		group.Go(func() error {
+			data, err := takes[name](ctx)
+			if err == nil {
+				taken[i], err = summarize(name, data)
+			}
+			if err != nil {
+				return fmt.Errorf("take a CPU profile of %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return func() ([]profile, error) { return taken, group.Wait() }
+}
+
+func fetchProfile(ctx context.Context, address string, seconds int) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, seconds), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, bytes.TrimSpace(data))
+	}
+	return data, err
+}
+
+// summarize says where a profile's CPU went.
+func summarize(process string, data []byte) (profile, error) {
+	p, err := pprof.ParseData(data)
+	if err != nil {
+		return profile{}, err
+	}
+	own := "shiplog.dev/"
+	if process == apiServer {
+		own = "k8s.io/"
+	}
+	work, packages, all := map[string]float64{}, map[string]float64{}, 0.0
+	for _, sample := range p.Sample {
+		cpu := float64(sample.Value[len(sample.Value)-1]) / float64(time.Second) // cpu/nanoseconds
+		stack := functionsOf(sample)
+		if len(stack) == 0 {
+			continue
+		}
+		all += cpu
+		packages[packageOf(stack[0])] += cpu
+		work[workOf(stack, own)] += cpu
+	}
+	return profile{Process: process, Seconds: float64(p.DurationNanos) / float64(time.Second), CPU: all, Work: largest(work, all), Packages: largest(packages, all)}, nil
+}
+
+// functionsOf is the stack of a sample, the function that ran first.
+func functionsOf(sample *pprof.Sample) (names []string) {
+	for _, location := range sample.Location {
+		for _, line := range location.Line {
+			if line.Function != nil {
+				names = append(names, line.Function.Name)
+			}
+		}
+	}
+	return names
+}
+
+// workOf names what a stack works on: the innermost function of its own packages; where there is none, what runs goroutines, or the
+// package that does.
+func workOf(stack []string, own string) string {
+	for _, name := range stack {
+		if strings.HasPrefix(name, own) {
+			return plain(name)
+		}
+	}
+	outermost := stack[len(stack)-1]
+	switch {
+	case strings.HasPrefix(outermost, "runtime.gcBgMarkWorker"), strings.HasPrefix(outermost, "runtime.bgsweep"), strings.HasPrefix(outermost, "runtime.bgscavenge"):
+		return "garbage collection"
+	case strings.HasPrefix(outermost, "runtime."):
+		return "Go's scheduler"
+	}
+	return packageOf(outermost)
+}
+
+// packageOf is the import path of a function's package.
+func packageOf(function string) string {
+	directory, name := path.Split(function)
+	if i := strings.IndexByte(directory, '['); i >= 0 { // the type argument of a generic function
+		return packageOf(function[:i])
+	}
+	name, _, _ = strings.Cut(name, ".")
+	return directory + name
+}
+
+// plain is a function's name without closures and the module's host.
+func plain(function string) string {
+	if i := strings.Index(function, "[..."); i >= 0 {
+		function = function[:i]
+	}
+	for {
+		i := strings.LastIndexByte(function, '.')
+		if i < 0 || !strings.HasPrefix(function[i+1:], "func") && strings.Trim(function[i+1:], "0123456789") != "" {
+			break
+		}
+		function = function[:i]
+	}
+	return strings.TrimPrefix(function, "shiplog.dev/")
+}
+
+// largest are the largest shares of a whole.
+func largest(of map[string]float64, all float64) []share {
+	var out []share
+	for name, cpu := range of {
+		out = append(out, share{name, cpu / max(all, 1e-9)})
+	}
+	slices.SortFunc(out, func(a, b share) int { return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Name, b.Name)) })
+	return out[:min(len(out), most)]
+}
