@@ -22,10 +22,10 @@ type profile struct {
 	Process string  `json:"process"`
 	Seconds float64 `json:"seconds"` // that were looked at
 	CPU     float64 `json:"cpuSeconds"`
-	// Work is CPU by the innermost function of the process's own packages (of Kubernetes', for the API server) on the stack, Packages by the
-	// package of the function that ran: shares of CPU, the largest first.
-	Work     []share `json:"work"`
-	Packages []share `json:"packages"`
+	// Packages and Functions are CPU by the innermost of the process's own packages (of Kubernetes', for the API server) on the stack, and by
+	// the innermost function of these: shares, the largest first.
+	Packages  []share `json:"packages"`
+	Functions []share `json:"functions"`
 }
 
 // share of the whole, from 0 to 1.
@@ -101,7 +101,7 @@ func summarize(process string, data []byte) (profile, error) {
 	if process == apiServer {
 		own = "k8s.io/"
 	}
-	work, packages, all := map[string]float64{}, map[string]float64{}, 0.0
+	packages, functions, all := map[string]float64{}, map[string]float64{}, 0.0
 	for _, sample := range p.Sample {
 		cpu := float64(sample.Value[len(sample.Value)-1]) / float64(time.Second) // cpu/nanoseconds
 		stack := functionsOf(sample)
@@ -109,10 +109,13 @@ func summarize(process string, data []byte) (profile, error) {
 			continue
 		}
 		all += cpu
-		packages[packageOf(stack[0])] += cpu
-		work[workOf(stack, own)] += cpu
+		function, pkg := workOf(stack, own)
+		packages[pkg] += cpu
+		if function != "" {
+			functions[function] += cpu
+		}
 	}
-	return profile{Process: process, Seconds: float64(p.DurationNanos) / float64(time.Second), CPU: all, Work: largest(work, all), Packages: largest(packages, all)}, nil
+	return profile{Process: process, Seconds: float64(p.DurationNanos) / float64(time.Second), CPU: all, Packages: largest(packages, all), Functions: largest(functions, all)}, nil
 }
 
 // functionsOf is the stack of a sample, the function that ran first.
@@ -127,22 +130,22 @@ func functionsOf(sample *pprof.Sample) (names []string) {
 	return names
 }
 
-// workOf names what a stack works on: the innermost function of its own packages; where there is none, what runs goroutines, or the
-// package that does.
-func workOf(stack []string, own string) string {
+// workOf names what a stack works on: the innermost function of the process's own packages, and its package; where there is none, a part of
+// Go's runtime, or the package that runs the goroutine.
+func workOf(stack []string, own string) (function, pkg string) {
 	for _, name := range stack {
 		if strings.HasPrefix(name, own) {
-			return plain(name)
+			return plain(name), strings.TrimPrefix(packageOf(name), "shiplog.dev/")
 		}
 	}
 	outermost := stack[len(stack)-1]
 	switch {
 	case strings.HasPrefix(outermost, "runtime.gcBgMarkWorker"), strings.HasPrefix(outermost, "runtime.bgsweep"), strings.HasPrefix(outermost, "runtime.bgscavenge"):
-		return "garbage collection"
+		return "", "garbage collection"
 	case strings.HasPrefix(outermost, "runtime."):
-		return "Go's scheduler"
+		return "", "Go's scheduler"
 	}
-	return packageOf(outermost)
+	return "", strings.ReplaceAll(packageOf(outermost), "%2e", ".")
 }
 
 // packageOf is the import path of a function's package.
