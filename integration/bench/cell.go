@@ -53,7 +53,10 @@ func (c *cell) updates() int {
 func (c *cell) estimate() time.Duration {
 	took := 80*time.Second + time.Duration(c.pods)*time.Duration(50+14*c.updates())*time.Millisecond
 	if c.idles {
-		took += 70*time.Second + c.idle + time.Duration(c.changes)*2500*time.Millisecond
+		took += time.Duration(c.changes) * 2500 * time.Millisecond
+		if c.layout == c.layouts[0] {
+			took += sealWithin + c.idle
+		}
 	}
 	return took
 }

@@ -14,13 +14,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"shiplog.dev/integration/bench/longlog"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/journal/embedded"
-	"shiplog.dev/internal/readahead"
 	"shiplog.dev/internal/world"
 	"shiplog.dev/services/planner/replay"
 )
@@ -155,7 +153,7 @@ func (b *logBench) fold(ctx context.Context) error {
 	return nil
 }
 
-// foldAll folds the log as a planner that starts without a compacted view: it decodes ahead of the fold.
+// foldAll folds the log as a planner that starts without a compacted view.
 func (b *logBench) foldAll(ctx context.Context, url string, w *world.World) error {
 	log, err := journal.Open(ctx, journal.Options{URL: url, AsIs: true})
 	if err != nil {
@@ -166,35 +164,7 @@ func (b *logBench) foldAll(ctx context.Context, url string, w *world.World) erro
 	if err != nil {
 		return err
 	}
-	reader, err := log.Read(ctx, journal.From{})
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	group, ctx := errgroup.WithContext(ctx)
-	decoded := make(chan []world.Change, 4)
-	group.Go(func() error {
-		defer close(decoded)
-		for last := uint64(0); last < state.LastSequence; {
-			records, err := reader.Next(ctx)
-			if err != nil {
-				return err
-			}
-			changes, err := readahead.Decode(records)
-			if err != nil {
-				return err
-			}
-			decoded <- changes
-			last = records[len(records)-1].Sequence
-		}
-		return nil
-	})
-	for changes := range decoded {
-		for _, change := range changes {
-			w.Fold(change)
-		}
-	}
-	return group.Wait()
+	return foldAhead(ctx, log, state.LastSequence, w)
 }
 
 func heap() float64 {

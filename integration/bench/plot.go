@@ -19,16 +19,16 @@ const (
 	titleRoom = 54 // of a part: its title, a line below, and the heads of its columns
 	axisRoom  = 40 // below a part
 
-	histogramHeight = 48 // of a row of histograms
+	histogramHeight = 54 // of a row of histograms
 )
 
 // style serves readers in light and in dark. The sheet has a colour of its own, for a page may follow another wish than the browser's.
 const style = `<style>
 text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--ink) }
 svg { --sheet: #ffffff; --ink: #24292f; --soft: #57606a; --line: #d0d7de; --bar: #3b7dd8; --over: #cf4a3f;
-  --nats: #8a6fd1; --watcher: #2b9c90; --planner: #d9822b; --executor: #3b7dd8; --up: #3b7dd8; --server: #b3bac2 }
+  --nats: #8a6fd1; --watcher: #2b9c90; --planner: #d9822b; --executor: #3b7dd8; --up: #b85c8e; --server: #b3bac2 }
 @media (prefers-color-scheme: dark) { svg { --sheet: #0d1117; --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --bar: #5a9bf0; --over: #f0766b;
-  --nats: #a78bef; --watcher: #4fc3b5; --planner: #f0a04b; --executor: #5a9bf0; --up: #5a9bf0; --server: #5c646d } }
+  --nats: #a78bef; --watcher: #4fc3b5; --planner: #f0a04b; --executor: #5a9bf0; --up: #dd86b2; --server: #5c646d } }
 .title { font-size: 15px; font-weight: 600 } .soft { fill: var(--soft) } .small { font-size: 11px }
 .head { font-weight: 600 } .end { text-anchor: end } .middle { text-anchor: middle }
 .sheet { fill: var(--sheet) } .axis { stroke: var(--line); stroke-width: 1 } .floor { stroke: var(--ink); stroke-width: 1 }
@@ -157,7 +157,7 @@ func (d *drawing) ratios(cells []result) {
 				class = "over"
 			}
 			d.bar(x, y, ratio*scale, barHeight, class, fmt.Sprintf("%.2f s, floor %.2f s", median(j.Shiplog), median(j.Floor)))
-			d.text(x+ratio*scale+4, y+barHeight-2, "small", "%.2f", ratio)
+			d.text(x+max(ratio, 1)*scale+4, y+barHeight-2, "small", "%.2f", ratio) // beyond the floor's line
 		},
 		over: func(name string, x, scale, top, bottom float64) {
 			d.line(x+scale, top, x+scale, bottom, "floor")
@@ -187,9 +187,9 @@ func usagePerPod(c result, j job) (parts []use, all float64) {
 
 func (d *drawing) usage(cells []result) {
 	d.part("CPU per Pod, in milliseconds", "Of each service of Shiplog, and of the API server with etcd, which carries out what they ask for.")
-	told := map[string]string{"nats": "NATS (the log)", "server": "API server and etcd"}
+	told := map[string]string{"nats": "NATS (the log)", "up": "all in one process", "server": "API server and etcd"}
 	x := float64(margin + labels)
-	for _, name := range append(slices.Clone(serviceNames), "server") {
+	for _, name := range append(slices.Clone(serviceNames), "up", "server") {
 		d.bar(x, d.y-2, 11, 11, name, name)
 		name = cmp.Or(told[name], name)
 		d.text(x+16, d.y+8, "small", "%s", name)
@@ -236,7 +236,7 @@ func (d *drawing) stages(r results) {
 	if len(rows) == 0 {
 		return
 	}
-	d.part("From a change of a spec to a Pod write", "How long each stage took, for each write: a share of the writes at each duration, from 0.5 ms to 20 s. With many Pods, writes wait for the API server.")
+	d.part("From a change of a spec to a Pod write", "How long each stage took for each write, with the median. Of many Pods, most wait for the API server to take their writes.")
 	top := d.y + 24
 	for column, name := range stageHeads {
 		x, width := panel(column, len(stageHeads))
@@ -252,17 +252,17 @@ func (d *drawing) stages(r results) {
 			highest := float64(slices.Max(counts))
 			for b, n := range counts {
 				if n > 0 {
-					height := max(1, float64(n)/highest*(histogramHeight-18))
+					height := max(1, float64(n)/highest*(histogramHeight-26))
 					d.bar(x+float64(b)*step+0.5, base-height, step-1, height, "bar", fmt.Sprintf("%d writes", n))
 				}
 			}
-			d.text(x+width, base-histogramHeight+18, "soft small end", "%s", duration(r.stages[column].P50))
+			d.text(x+width, base-histogramHeight+22, "soft small end", "%s", duration(r.stages[column].P50))
 		}
 		bottom := top + float64(len(rows))*histogramHeight - 10
-		for _, b := range []int{1, 4, 7, 10, 13} { // bounds of 1, 10, 100, 1,000 and 10,000 ms
+		for _, b := range []int{1, 7, 13} { // bounds of 1 ms, 100 ms and 10 s
 			at := x + float64(b+1)*step
 			d.line(at, bottom, at, bottom+3, "axis")
-			d.text(at, bottom+14, "soft small middle", "%s", strings.ReplaceAll(duration(bounds[b]), " ", ""))
+			d.text(at, bottom+14, "soft small middle", "%s", duration(bounds[b]))
 		}
 	}
 	for i, r := range rows {
@@ -270,7 +270,6 @@ func (d *drawing) stages(r results) {
 		d.text(margin+labels-12, base-14, "end small", "%s", r.cell)
 		d.text(margin+labels-12, base, "end soft small", "%s", r.job)
 	}
-	d.text(margin+labels-12, top+float64(len(rows))*histogramHeight+4, "end soft small", "number: median")
 	d.y = top + float64(len(rows))*histogramHeight + axisRoom - 10
 }
 

@@ -53,7 +53,8 @@ func (c *cell) profiles(ctx context.Context) func() ([]profile, error) {
 	}
 	for _, one := range c.system.services {
 		if one.program == "shiplog" {
-			takes[one.name] = func(ctx context.Context) ([]byte, error) { return fetchProfile(ctx, one.process.Listen, seconds) }
+			listen := one.process.Listen
+			takes[one.name] = func(ctx context.Context) ([]byte, error) { return fetchProfile(ctx, listen, seconds) }
 		}
 	}
 	names := slices.Sorted(maps.Keys(takes))

@@ -32,13 +32,16 @@ var layouts = map[string]func(kubeconfig, dir string) (*system, error){
 	"one":      layOne,
 }
 
+// nodeImages has NodeImages made before anything is measured.
+const nodeImages = "--nodeimage-creation-delay=1s"
+
 var layoutNames = []string{"services", "one"}
 
 // layOne is everything in one process, with an embedded NATS server, as shiplog up runs it.
 func layOne(kubeconfig, dir string) (*system, error) {
 	state := filepath.Join(dir, "state")
 	return &system{
-		services: []*service{{name: "up", program: "shiplog", arguments: []string{"up", "--kubeconfig", kubeconfig, "--state-dir", state, "--profiling"}}},
+		services: []*service{{name: "up", program: "shiplog", arguments: []string{"up", "--kubeconfig", kubeconfig, "--state-dir", state, "--profiling", nodeImages}}},
 		url: func() (string, error) {
 			data, err := os.ReadFile(filepath.Join(state, "nats.url"))
 			return strings.TrimSpace(string(data)), err
@@ -63,7 +66,7 @@ func layServices(kubeconfig, dir string) (*system, error) {
 	}
 	for _, name := range []string{"executor", "watcher", "planner"} {
 		s.services = append(s.services, &service{
-			name: name, program: "shiplog", arguments: []string{name, "--kubeconfig", kubeconfig, "--nats-url", "nats://" + address, "--profiling"},
+			name: name, program: "shiplog", arguments: []string{name, "--kubeconfig", kubeconfig, "--nats-url", "nats://" + address, "--profiling", nodeImages},
 		})
 	}
 	return s, nil

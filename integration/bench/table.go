@@ -167,14 +167,14 @@ func (r results) budgets() (lines []figure) {
 	return append(lines, r.apart...)
 }
 
-// largest is the cell of most Pods of those that fit; nil: none does.
-func (r results) largest(fits func(result) bool) *result {
-	for i := len(r.cells) - 1; i >= 0; i-- {
-		if fits(r.cells[i]) {
-			return &r.cells[i]
+// largest is the cell of most Pods of those that fit, the first of several; nil: none does.
+func (r results) largest(fits func(result) bool) (found *result) {
+	for i := range r.cells {
+		if fits(r.cells[i]) && (found == nil || r.cells[i].Pods > found.Pods) {
+			found = &r.cells[i]
 		}
 	}
-	return nil
+	return found
 }
 
 // markdown is what the document says of the results.
