@@ -151,19 +151,14 @@ func workOf(stack []string, own string) (function, pkg string) {
 
 // packageOf is the import path of a function's package.
 func packageOf(function string) string {
-	directory, name := path.Split(function)
-	if i := strings.IndexByte(directory, '['); i >= 0 { // the type argument of a generic function
-		return packageOf(function[:i])
-	}
+	directory, name := path.Split(untyped(function))
 	name, _, _ = strings.Cut(name, ".")
 	return directory + name
 }
 
-// plain is a function's name without closures and the module's host.
+// plain is a function's name without type arguments, closures and the module's host.
 func plain(function string) string {
-	if i := strings.Index(function, "[..."); i >= 0 {
-		function = function[:i]
-	}
+	function = untyped(function)
 	for {
 		i := strings.LastIndexByte(function, '.')
 		if i < 0 || !strings.HasPrefix(function[i+1:], "func") && strings.Trim(function[i+1:], "0123456789") != "" {
@@ -172,6 +167,15 @@ func plain(function string) string {
 		function = function[:i]
 	}
 	return strings.TrimPrefix(function, "shiplog.dev/")
+}
+
+// untyped is a function's name without type arguments.
+func untyped(function string) string {
+	begins, ends := strings.IndexByte(function, '['), strings.LastIndexByte(function, ']')
+	if begins < 0 || ends < begins {
+		return function
+	}
+	return function[:begins] + function[ends+1:]
 }
 
 // largest are the largest shares of a whole.
