@@ -26,42 +26,33 @@ func (l *audit) since(mark int) ([]testbed.Audit, error) {
 	return l.lines[min(mark, end):], err
 }
 
-// written counts write requests by what was written, for example "patch pods/status". Those of Kubernetes Events are apart.
-type written struct {
-	by     map[string]int
-	events int
-}
+// tells says whether a request writes a Kubernetes Event.
+func tells(a testbed.Audit) bool { return a.ObjectRef.Resource == "events" }
 
-func (w written) all() int { return sum(w.by) + w.events }
-
-// writes counts our write requests after a mark, refused ones included.
-func (c *cell) writes(mark int) (written, error) {
-	out := written{by: map[string]int{}}
+// writes counts our write requests after a mark by what was written, for example "patch pods/status", refused ones included, Events aside.
+func (c *cell) writes(mark int) (map[string]int, error) {
+	out := map[string]int{}
 	lines, err := c.audit.since(mark)
 	for _, a := range lines {
-		if !a.Ours() || !a.Writes() {
-			continue
-		}
-		if a.ObjectRef.Resource == "events" {
-			out.events++
+		if !a.Ours() || !a.Writes() || tells(a) {
 			continue
 		}
 		what := a.Verb + " " + a.ObjectRef.Resource
 		if a.ObjectRef.Subresource != "" {
 			what += "/" + a.ObjectRef.Subresource
 		}
-		out.by[what]++
+		out[what]++
 	}
 	return out, err
 }
 
-// quietFor is how long our last write is ago.
-func (c *cell) quietFor() (time.Duration, error) {
+// quietFor is how long our last write is ago; those of Events count where that is asked for.
+func (c *cell) quietFor(events bool) (time.Duration, error) {
 	if _, err := c.audit.now(); err != nil {
 		return 0, err
 	}
 	for _, a := range slices.Backward(c.audit.lines) {
-		if a.Ours() && a.Writes() {
+		if a.Ours() && a.Writes() && (events || !tells(a)) {
 			return time.Since(a.Answered), nil
 		}
 	}

@@ -86,7 +86,11 @@ func (c *cell) quiet(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if position != entries {
+		quiet, err := c.quietFor(true)
+		if err != nil {
+			return err
+		}
+		if position != entries || quiet < silence {
 			entries, silent = position, time.Now()
 		}
 		if err := pause(ctx, time.Second/2); err != nil {
@@ -113,12 +117,17 @@ func (c *cell) quiet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	writes, err := c.writes(mark)
+	lines, err := c.audit.since(mark)
 	if err != nil {
 		return err
 	}
 	i := c.result.Idle
-	i.Watched, i.Entries, i.Writes, i.CPU = c.idle.Seconds(), later-entries, writes.all(), 100*cpuOfOurs(uses)/c.idle.Seconds()
+	for _, a := range lines {
+		if a.Ours() && a.Writes() {
+			i.Writes++
+		}
+	}
+	i.Watched, i.Entries, i.CPU = c.idle.Seconds(), later-entries, 100*cpuOfOurs(uses)/c.idle.Seconds()
 	return nil
 }
 

@@ -128,11 +128,9 @@ func (c *cell) run(ctx context.Context, name string, rounds int, change func(ctx
 	if measured.Use, err = meter.read(); err != nil {
 		return err
 	}
-	writes, err := c.writes(mark)
-	if err != nil {
+	if measured.Writes, err = c.writes(mark); err != nil {
 		return err
 	}
-	measured.Writes, measured.Events = writes.by, writes.events
 	if measured.Profiles, err = profiles(); err != nil {
 		return err
 	}
@@ -143,7 +141,8 @@ func (c *cell) run(ctx context.Context, name string, rounds int, change func(ctx
 // silence is how long nothing was written when everything counts as settled: statuses are written a little late.
 const silence = 2 * time.Second
 
-// settle waits until each CloneSet's status says that all is updated and available, and nothing has been written for a while.
+// settle waits until each CloneSet's status says that all is updated and available, and nothing but
+// Events has been written for a while.
 func (c *cell) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -154,7 +153,7 @@ func (c *cell) settle(ctx context.Context) error {
 			return err
 		}
 		if waits == "" {
-			quiet, err := c.quietFor()
+			quiet, err := c.quietFor(false)
 			if err != nil {
 				return err
 			}

@@ -91,16 +91,17 @@ func (o *options) run(ctx context.Context) error {
 	var failed error
 	for i, c := range cells {
 		say("---- cell %d of %d: %s, about %s", i+1, len(cells), c.name(), c.estimate().Round(time.Minute))
-		if err := c.measure(ctx); err != nil {
+		err := c.measure(ctx)
+		if ctx.Err() != nil { // what an earlier run left of the cell stays
+			return errors.Join(failed, ctx.Err())
+		}
+		if err != nil {
 			say("%s: %v", c.name(), err)
 			c.result.Failed = err.Error()
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", c.name(), err))
 		}
 		if err := save(c.result, filepath.Join(o.results, c.name()+".json")); err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return errors.Join(failed, ctx.Err())
 		}
 	}
 	say("measured in %s", time.Since(began).Round(time.Second))

@@ -57,10 +57,9 @@ type job struct {
 	// Seconds until a watch saw all Pods as wanted, of each round.
 	Shiplog []float64 `json:"shiplogSeconds"`
 	Floor   []float64 `json:"floorSeconds"`
-	// Writes that Shiplog requested, by what was written, over all rounds: "patch pods/status".
+	// Writes that Shiplog requested, by what was written, over all rounds: "patch pods/status". Kubernetes Events are left out: they are written
+	// a few at a time, long after what they tell of.
 	Writes map[string]int `json:"writes"`
-	// Events are Kubernetes Events that it wrote.
-	Events int `json:"kubernetesEvents"`
 	// Entries and Bytes that the log took, by kind of entry, over all rounds.
 	Entries map[string]int `json:"logEntries"`
 	Bytes   map[string]int `json:"logBytes"`

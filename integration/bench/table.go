@@ -217,7 +217,7 @@ func (r results) markdown() string {
 		}
 	})
 	say("\n## API writes and log, per Pod\n")
-	say("| | job | writes to Pods | other writes | Kubernetes Events | entries | log |\n|---|---|---|---|--:|--:|--:|")
+	say("| | job | writes to Pods | other writes | entries | log |\n|---|---|---|---|--:|--:|")
 	r.eachJob(func(title string, c result, j job) {
 		per := func(n int) float64 { return float64(n) / float64(c.Pods*max(1, len(j.Shiplog))) }
 		var pods, others []string
@@ -229,10 +229,10 @@ func (r results) markdown() string {
 				others = append(others, text)
 			}
 		}
-		say("| %s | %s | %s | %s | %s | %s | %s KB |", title, j.Name, cmp.Or(strings.Join(pods, ", "), "0"), strings.Join(others, ", "), short(per(j.Events)),
+		say("| %s | %s | %s | %s | %s | %s KB |", title, j.Name, cmp.Or(strings.Join(pods, ", "), "0"), strings.Join(others, ", "),
 			short(per(sum(j.Entries))), short(per(sum(j.Bytes))/1000))
 	})
-	say("\nOther writes of less than 0.001 per Pod are left out. The log's size is that of its messages, before the server compresses them.\n")
+	say("\nKubernetes Events, and other writes of less than 0.001 per Pod, are left out. The log's size is that of its messages, before the server compresses them.\n")
 	r.usage(say)
 	r.stages(say)
 	r.profiles(say)
