@@ -54,9 +54,10 @@ func TestFloorKeepsTheOrderOfWrites(t *testing.T) {
 		return &shiplogv1.PatchObject{Subresource: subresource}
 	}
 	chains, gates := chainsOf([]write{
-		{pod: "old-1", patch: patch("")}, {pod: "old-2", patch: patch("")}, {pod: "old-2", delete: &shiplogv1.DeleteObject{}},
-		{pod: "new-1", create: []byte("{}")}, {pod: "old-1", delete: &shiplogv1.DeleteObject{}}, {pod: "new-1", patch: patch("status")},
-		{pod: "new-2", create: []byte("{}")}, {pod: "more", create: []byte("{}")}, {pod: "new-2", patch: patch("status")},
+		{pod: true, name: "old-1", patch: patch("")}, {pod: true, name: "old-2", patch: patch("")}, {pod: true, name: "old-2", delete: &shiplogv1.DeleteObject{}},
+		{pod: true, name: "new-1", create: []byte("{}")}, {pod: true, name: "old-1", delete: &shiplogv1.DeleteObject{}}, {pod: true, name: "new-1", patch: patch("status")},
+		{name: "web-000", patch: patch("status")},
+		{pod: true, name: "new-2", create: []byte("{}")}, {pod: true, name: "more", create: []byte("{}")}, {pod: true, name: "new-2", patch: patch("status")},
 	})
 	var got []string
 	for _, chain := range chains {
@@ -68,11 +69,11 @@ func TestFloorKeepsTheOrderOfWrites(t *testing.T) {
 			} else if w.delete != nil {
 				what = "delete "
 			}
-			pods = append(pods, what+w.pod)
+			pods = append(pods, what+w.name)
 		}
 		got = append(got, strings.Join(pods, ", "))
 	}
-	want := "patch old-1, delete old-1, create new-2\npatch old-2, delete old-2, create new-1\ncreate more"
+	want := "patch old-1, delete old-1, create new-2\npatch old-2, delete old-2, create new-1\npatch web-000\ncreate more"
 	if strings.Join(got, "\n") != want {
 		t.Errorf("chains:\n%s\nwant:\n%s", strings.Join(got, "\n"), want)
 	}

@@ -148,14 +148,14 @@ const (
 const measuredPods = "bench=measured"
 
 func manifest(name, label string, replicas int) []byte {
-	return fmt.Appendf(nil, `{"apiVersion":"apps.kruise.io/v1alpha1","kind":"CloneSet","metadata":{"name":%[1]q},"spec":{"replicas":%[3]d,
-"updateStrategy":{"type":"InPlaceIfPossible","maxUnavailable":"100%%"},"selector":{"matchLabels":{"app":%[1]q}},
+	return fmt.Appendf(nil, `{"apiVersion":"apps.kruise.io/v1beta1","kind":"CloneSet","metadata":{"name":%[1]q},"spec":{"replicas":%[3]d,
+"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"podUpdatePolicy":"InPlaceIfPossible","maxUnavailable":"100%%"}},"selector":{"matchLabels":{"app":%[1]q}},
 "template":{"metadata":{"labels":{"app":%[1]q,"bench":%[2]q}},"spec":{"containers":[{"name":"main","image":%[4]q}]}}}}`, name, label, replicas, imageOf(0))
 }
 
 func imageOf(round int) string { return fmt.Sprintf("nginx:%d", round) }
 
-const cloneSetsPath = "/apis/apps.kruise.io/v1alpha1/namespaces/" + namespace + "/clonesets"
+const cloneSetsPath = "/apis/apps.kruise.io/v1beta1/namespaces/" + namespace + "/clonesets"
 
 func (c *cell) createSet(ctx context.Context, name, label string, replicas int) error {
 	return c.client.RESTClient().Post().AbsPath(cloneSetsPath).SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
@@ -172,8 +172,8 @@ func setImage(image string) string {
 	return fmt.Sprintf(`{"op":"replace","path":"/spec/template/spec/containers/0/image","value":%q}`, image)
 }
 
-func setUpdateType(name string) string {
-	return fmt.Sprintf(`{"op":"replace","path":"/spec/updateStrategy/type","value":%q}`, name)
+func setPodUpdatePolicy(name string) string {
+	return fmt.Sprintf(`{"op":"replace","path":"/spec/updateStrategy/rollingUpdate/podUpdatePolicy","value":%q}`, name)
 }
 
 func setReplicas(replicas int) string {

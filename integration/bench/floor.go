@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -14,24 +15,30 @@ import (
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
 
-// write is a write to a Pod, as the log holds it.
+// write is a write to the API server, as the log holds it.
 type write struct {
-	pod, uid string // uid: of the Pod that was written; empty for one that was created
-	create   []byte
-	patch    *shiplogv1.PatchObject
-	delete   *shiplogv1.DeleteObject
+	path   string // of the collection that the object is in
+	name   string
+	pod    bool
+	uid    string // of the object that was written; empty when it was created
+	create []byte
+	patch  *shiplogv1.PatchObject
+	delete *shiplogv1.DeleteObject
 }
 
 // opens says that the write is made once the Pod runs: it opens the readiness gate of a new one.
-func (w write) opens() bool { return w.patch.GetSubresource() == "status" }
+func (w write) opens() bool { return w.pod && w.patch.GetSubresource() == "status" }
 
-// recording holds the writes to Pods that were applied, for each round of each job in the order of the log.
+// recording holds all writes, to Pods and others, for each round of each job in the order of the log.
 type recording map[window][]write
 
 // floor has a bare client make the recorded writes again: what the API server and the nodes take for them, by a client that knows them
 // beforehand, with no controller running.
 func (c *cell) floor(ctx context.Context) error {
 	say("the same writes by a bare client with %d workers", c.workers)
+	if err := c.client.AppsV1().ControllerRevisions(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		return fmt.Errorf("make room for the ControllerRevisions of the floor: %w", err)
+	}
 	for i := range c.result.Jobs {
 		job := &c.result.Jobs[i]
 		meter, err := c.meter()
@@ -58,7 +65,7 @@ func (c *cell) floor(ctx context.Context) error {
 
 // play makes the writes of one round and returns the seconds until the Pods are as wanted.
 //
-// The writes of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
+// They are begun in the order of the log, and those of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
 // of Pods has it. Gates are opened when the Pod runs.
 func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, error) {
 	uids := map[string]types.UID{}
@@ -100,7 +107,7 @@ func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, er
 			group.Go(func() error {
 				for chain := range work {
 					for _, w := range chain {
-						if err := c.write(ctx, w, uids[w.pod]); err != nil {
+						if err := c.write(ctx, w, uids[w.name]); err != nil {
 							return err
 						}
 					}
@@ -120,45 +127,60 @@ func chainsOf(writes []write) (chains [][]write, gates map[string]write) {
 	byPod, replaced := map[string]int{}, 0
 	var deletions []int // chains that end with a deletion, in order
 	for _, w := range writes {
-		switch chain, known := byPod[w.pod]; {
+		switch chain, known := byPod[w.name]; {
+		case !w.pod:
+			chains = append(chains, []write{w})
+			continue
 		case w.opens():
-			gates[w.pod] = w
+			gates[w.name] = w
 			continue
 		case known:
 			chains[chain] = append(chains[chain], w)
 		case w.create != nil && replaced < len(deletions):
 			chain = deletions[replaced]
 			replaced++
-			byPod[w.pod] = chain
+			byPod[w.name] = chain
 			chains[chain] = append(chains[chain], w)
 		default:
-			byPod[w.pod] = len(chains)
+			byPod[w.name] = len(chains)
 			chains = append(chains, []write{w})
 		}
 		if w.delete != nil {
-			deletions = append(deletions, byPod[w.pod])
+			deletions = append(deletions, byPod[w.name])
 		}
 	}
 	return chains, gates
 }
 
-// write makes a recorded write to the Pod that has this UID now.
+// write makes a recorded write, to the Pod that has this UID now or to another object.
 func (c *cell) write(ctx context.Context, w write, uid types.UID) error {
-	pods := c.client.CoreV1().Pods(namespace)
+	request, body, contentType := c.client.RESTClient().Post().AbsPath(w.path), w.create, "application/json"
 	switch {
-	case w.create != nil:
-		return c.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
-			SetHeader("Content-Type", "application/json").Body(w.create).Do(ctx).Error()
 	case w.delete != nil:
-		return pods.Delete(ctx, w.pod, metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds, Preconditions: &metav1.Preconditions{UID: &uid}})
+		options := metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds, Preconditions: &metav1.Preconditions{UID: &uid}}
+		data, err := json.Marshal(options)
+		if err != nil {
+			return err
+		}
+		request, body = c.client.RESTClient().Delete().AbsPath(w.path, w.name), data
+	case w.patch != nil:
+		kind := patchTypes[w.patch.GetType()]
+		request, body, contentType = c.client.RESTClient().Patch(kind).AbsPath(w.path, w.name), w.patch.GetJson(), string(kind)
+		if w.patch.GetSubresource() != "" {
+			request = request.Suffix(w.patch.GetSubresource())
+		}
+		if w.pod {
+			body = bytes.ReplaceAll(body, []byte(w.uid), []byte(uid))
+		}
 	}
-	body := bytes.ReplaceAll(w.patch.GetJson(), []byte(w.uid), []byte(uid))
-	var subresources []string
-	if w.patch.GetSubresource() != "" {
-		subresources = append(subresources, w.patch.GetSubresource())
+	request = request.SetHeader("Content-Type", contentType).Body(body)
+	if !w.pod {
+		request = request.SetHeader("Accept", "application/json") // custom resources have no other form
 	}
-	_, err := pods.Patch(ctx, w.pod, patchTypes[w.patch.GetType()], body, metav1.PatchOptions{}, subresources...)
-	return err
+	if err := request.Do(ctx).Error(); err != nil {
+		return fmt.Errorf("write %s/%s: %w", w.path, w.name, err)
+	}
+	return nil
 }
 
 var patchTypes = map[shiplogv1.PatchObject_Type]types.PatchType{

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -92,13 +93,12 @@ type seen struct {
 	job         string
 }
 
-// underWay is a write to a Pod that has no outcome yet.
+// underWay is a write that has no outcome yet.
 type underWay struct {
 	job   string
 	at    time.Time // of the command
 	fact  seen
-	timed bool // it follows from the change of the spec alone
-	in    window
+	timed bool // it is to a Pod, and follows from the change of the spec alone
 	write write
 }
 
@@ -148,10 +148,11 @@ func (s *study) note(record journal.Record) {
 		s.observe(record, kind.ObjectObserved, w.job)
 	case *shiplogv1.Entry_Command:
 		ref := kind.Command.GetObject()
-		if !measured || ref.GetResource() != "pods" || strings.HasPrefix(ref.GetName(), smallName+"-") != (w.job == idleJob) {
+		if !measured || strings.HasPrefix(ref.GetName(), smallName) != (w.job == idleJob) {
 			return
 		}
-		u := &underWay{job: w.job, at: record.Time, in: w, write: write{pod: ref.GetName(), uid: ref.GetUid()}}
+		made := write{path: pathOf(ref), name: ref.GetName(), pod: ref.GetResource() == "pods", uid: ref.GetUid()}
+		u := &underWay{job: w.job, at: record.Time, write: made}
 		switch effect := kind.Command.GetEffect().(type) {
 		case *shiplogv1.Command_Create:
 			u.write.create, u.timed = effect.Create.GetJson(), w.job == jobCreate
@@ -162,12 +163,21 @@ func (s *study) note(record journal.Record) {
 		default:
 			return
 		}
+		u.timed = u.timed && made.pod
 		u.fact = s.facts[record.Entry.GetRollout()]
 		s.under[record.Sequence] = u
 		s.recorded[w] = append(s.recorded[w], u.write)
 	case *shiplogv1.Entry_Outcome:
 		s.end(record, kind.Outcome)
 	}
+}
+
+// pathOf is where the API server has the objects of a kind.
+func pathOf(ref *shiplogv1.ObjectRef) string {
+	if ref.GetGroup() == "" {
+		return path.Join("/api", ref.GetVersion(), "namespaces", ref.GetNamespace(), ref.GetResource())
+	}
+	return path.Join("/apis", ref.GetGroup(), ref.GetVersion(), "namespaces", ref.GetNamespace(), ref.GetResource())
 }
 
 // observe remembers when the log first held a changed spec, and when the API server had received the change.

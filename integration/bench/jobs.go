@@ -76,7 +76,7 @@ func (c *cell) rollouts(ctx context.Context) error {
 		}
 	}
 	return c.run(ctx, jobRecreate, 1, func(ctx context.Context, i, _ int) error {
-		return c.changeSet(ctx, setName(i), setUpdateType("ReCreate"), setImage(c.goal(jobRecreate, 1).image))
+		return c.changeSet(ctx, setName(i), setPodUpdatePolicy("ReCreate"), setImage(c.goal(jobRecreate, 1).image))
 	})
 }
 
@@ -171,7 +171,7 @@ func (c *cell) settle(ctx context.Context) error {
 
 // unsettled names a CloneSet whose status is not what its spec wants.
 func (c *cell) unsettled(ctx context.Context) (string, error) {
-	data, err := c.client.RESTClient().Get().AbsPath("/apis/apps.kruise.io/v1beta1/namespaces", namespace, "clonesets").
+	data, err := c.client.RESTClient().Get().AbsPath(cloneSetsPath).
 		SetHeader("Accept", "application/json").DoRaw(ctx)
 	if err != nil {
 		return "", err

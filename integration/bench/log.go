@@ -169,6 +169,7 @@ func (b *logBench) foldAll(ctx context.Context, url string, w *world.World) erro
 
 func heap() float64 {
 	runtime.GC()
+	runtime.GC() // what pools hold goes with the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc)

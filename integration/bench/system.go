@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ type system struct {
 type service struct {
 	name, program string
 	arguments     []string
+	address       string // at which it listens, where it has no other way to say that it is ready
 	process       *testbed.Process
 }
 
@@ -61,7 +63,7 @@ func layServices(kubeconfig, dir string) (*system, error) {
 		return nil, err
 	}
 	s := &system{
-		services: []*service{{name: "nats", program: "nats-server", arguments: []string{"-c", config}}},
+		services: []*service{{name: "nats", program: "nats-server", arguments: []string{"-c", config}, address: address}},
 		url:      func() (string, error) { return "nats://" + address, nil },
 	}
 	for _, name := range []string{"executor", "watcher", "planner"} {
@@ -89,7 +91,7 @@ func startSystem(ctx context.Context, layout string, cluster *testbed.Cluster, d
 	return s, nil
 }
 
-// start starts the process and waits until it says that it is ready, if it can say so.
+// start starts the process and waits until it is ready.
 func (s *service) start(ctx context.Context) (err error) {
 	program, err := testbed.Program(s.program)
 	if err != nil {
@@ -101,8 +103,18 @@ func (s *service) start(ctx context.Context) (err error) {
 		}
 		return s.process.Ready(ctx)
 	}
-	s.process, err = testbed.Start(program, nil, s.arguments...)
-	return err
+	if s.process, err = testbed.Start(program, nil, s.arguments...); err != nil {
+		return err
+	}
+	for {
+		connection, err := net.DialTimeout("tcp", s.address, time.Second)
+		if err == nil {
+			return connection.Close()
+		}
+		if waited := pause(ctx, 20*time.Millisecond); waited != nil {
+			return fmt.Errorf("%s does not listen: %w: %s", s.name, err, s.process.Output())
+		}
+	}
 }
 
 // of returns the service that does a part of the work: it or the one process of all.
