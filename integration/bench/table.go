@@ -209,6 +209,9 @@ func (r results) markdown() string {
 	}
 	say("\nMeasured on %s, on one machine that runs everything, the cluster too: %d cores of %s, %d GB, %s. The floor had %d requests under way.\n",
 		began.UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Go, r.cells[0].Workers)
+	worst := 0.0
+	r.eachJob(func(_ string, _ result, j job) { worst = max(worst, shareElsewhere(j.Use), shareElsewhere(j.FloorUse)) })
+	say("During a job, at most %.0f %% of the CPU that was used went to processes that have no part in this.\n", 100*worst)
 	say("## Time\n")
 	say("| | job | floor | Shiplog | ratio | Pods per second |\n|---|---|--:|--:|--:|--:|")
 	r.eachJob(func(title string, c result, j job) {
@@ -237,6 +240,18 @@ func (r results) markdown() string {
 	r.stages(say)
 	r.profiles(say)
 	return out.String()
+}
+
+// shareElsewhere is how much of the CPU that was used went to processes that are not measured: figures of a busy machine say little.
+func shareElsewhere(uses []use) float64 {
+	all, other := 0.0, 0.0
+	for _, u := range uses {
+		all += u.CPU
+		if u.Process == elsewhere {
+			other = u.CPU
+		}
+	}
+	return max(other, 0) / max(all, 1e-9)
 }
 
 // eachJob shows every job, with the cell's title at its first.

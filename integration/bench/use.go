@@ -25,7 +25,11 @@ type meter struct {
 	pids   map[string]int
 	ours   map[string]bool
 	before map[string]float64
+	busy   float64 // of the whole machine
 }
+
+// elsewhere names what has no part in the measurement, whose CPU is missing here.
+const elsewhere = "elsewhere"
 
 // ticks in a second of the CPU times that the kernel tells: the same on every Linux.
 const ticks = 100
@@ -52,7 +56,8 @@ func (c *cell) meter() (*meter, error) {
 			return nil, err
 		}
 	}
-	return m, nil
+	m.busy, err = cpuOfAll()
+	return m, err
 }
 
 // read says what they needed until now, Shiplog's first.
@@ -65,6 +70,15 @@ func (m *meter) read() ([]use, error) {
 		}
 		out = append(out, use{Process: name, Ours: m.ours[name], CPU: cpu - m.before[name], Peak: float64(resident(m.pids[name])) * 1024})
 	}
+	busy, err := cpuOfAll()
+	if err != nil {
+		return nil, err
+	}
+	other := use{Process: elsewhere, CPU: busy - m.busy}
+	for _, u := range out {
+		other.CPU -= u.CPU
+	}
+	out = append(out, other)
 	slices.SortStableFunc(out, func(a, b use) int {
 		switch {
 		case a.Ours == b.Ours:
@@ -91,6 +105,19 @@ func cpuOf(pid int) (float64, error) {
 	_, _ = fmt.Sscan(fields[11], &user)
 	_, _ = fmt.Sscan(fields[12], &system)
 	return (user + system) / ticks, nil
+}
+
+// cpuOfAll is how many seconds of CPU all processes and the kernel have used.
+func cpuOfAll() (float64, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	var user, nice, system float64
+	if _, err := fmt.Sscanf(string(data), "cpu %f %f %f", &user, &nice, &system); err != nil {
+		return 0, fmt.Errorf("read /proc/stat: %w", err)
+	}
+	return (user + nice + system) / ticks, nil
 }
 
 // cpuOfOurs is what Shiplog's processes have used.
