@@ -181,6 +181,7 @@ func decodePod(data []byte) (*Pod, error) {
 	for _, gate := range wire.Spec.ReadinessGates {
 		pod.Gates = append(pod.Gates, gate.ConditionType)
 	}
+	pod.share()
 	return pod, nil
 }
 
@@ -243,7 +244,7 @@ func merged(base map[string]string, change map[string]*string) map[string]string
 		if value == nil {
 			delete(out, key)
 		} else {
-			out[key] = *value
+			out[shared(key)] = shared(*value)
 		}
 	}
 	return out
