@@ -57,6 +57,7 @@ type request struct {
 	body        []byte
 	// auditID names the request in the API server's audit log; empty: the API server makes one up.
 	auditID string
+	purpose purpose
 }
 
 // answer is what came of a call. Without code nothing is known of its effect.
@@ -70,12 +71,12 @@ type answer struct {
 
 // do makes one call. Its time to answer is bounded by timeout, waiting for a place only by ctx.
 func (c *client) do(ctx context.Context, timeout time.Duration, r request) answer {
-	if err := c.limiter.acquire(ctx); err != nil {
+	if err := c.limiter.acquire(ctx, r.purpose); err != nil {
 		return answer{err: err}
 	}
 	start := time.Now()
 	got := c.roundTrip(ctx, timeout, r)
-	c.limiter.release(time.Now(), time.Since(start), got.code == http.StatusTooManyRequests)
+	c.limiter.release(r.purpose, time.Now(), time.Since(start), got.code == http.StatusTooManyRequests)
 	return got
 }
 

@@ -14,6 +14,19 @@ const (
 	maxLimit   = 256
 )
 
+// purpose of a request.
+type purpose int
+
+const (
+	change purpose = iota
+	// report is a status that nothing waits for. There may be as many as changes, at the same moment, and they share the API server.
+	report
+	purposes
+)
+
+// reportShare is the part of the places that reports get: one of so many. These they get first, so that they come while changes queue.
+const reportShare = 8
+
 const (
 	// calm is the latency below which the API server is not considered slow, whatever it was before.
 	calm = 250 * time.Millisecond
@@ -28,8 +41,8 @@ const (
 type limiter struct {
 	mu       sync.Mutex
 	limit    float64
-	inFlight int
-	waiting  list.List // of chan struct{}, closed when admitted; first come, first served
+	inFlight [purposes]int
+	waiting  [purposes]list.List // of chan struct{}, closed when admitted; first come, first served
 	// Moving averages of latency over about 8 and about 256 requests, in seconds.
 	recent, usual float64
 	lowered       time.Time
@@ -42,15 +55,15 @@ func newLimiter(observe func(limit float64)) *limiter {
 }
 
 // acquire waits for a place. It returns the error of ctx if that ended first; else the caller must call release.
-func (l *limiter) acquire(ctx context.Context) error {
+func (l *limiter) acquire(ctx context.Context, p purpose) error {
 	l.mu.Lock()
-	if l.waiting.Len() == 0 && l.inFlight < int(l.limit) {
-		l.inFlight++
+	if l.waiting[p].Len() == 0 && l.room(p) {
+		l.inFlight[p]++
 		l.mu.Unlock()
 		return nil
 	}
 	admitted := make(chan struct{})
-	place := l.waiting.PushBack(admitted)
+	place := l.waiting[p].PushBack(admitted)
 	l.mu.Unlock()
 	select {
 	case <-admitted:
@@ -61,20 +74,20 @@ func (l *limiter) acquire(ctx context.Context) error {
 	defer l.mu.Unlock()
 	select {
 	case <-admitted: // at the same moment
-		l.inFlight--
+		l.inFlight[p]--
 		l.admit()
 	default:
-		l.waiting.Remove(place)
+		l.waiting[p].Remove(place)
 	}
 	return ctx.Err()
 }
 
 // release gives the place back and learns from what the request met.
-func (l *limiter) release(now time.Time, latency time.Duration, throttled bool) {
+func (l *limiter) release(p purpose, now time.Time, latency time.Duration, throttled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	full := l.inFlight >= int(l.limit)
-	l.inFlight--
+	full := l.all() >= int(l.limit)
+	l.inFlight[p]--
 	l.learn(now, latency.Seconds(), throttled, full)
 	l.admit()
 }
@@ -110,8 +123,17 @@ func (l *limiter) set(limit float64) {
 }
 
 func (l *limiter) admit() {
-	for l.inFlight < int(l.limit) && l.waiting.Len() > 0 {
-		l.inFlight++
-		close(l.waiting.Remove(l.waiting.Front()).(chan struct{}))
+	for _, p := range []purpose{report, change} {
+		for waiting := &l.waiting[p]; waiting.Len() > 0 && l.room(p); {
+			l.inFlight[p]++
+			close(waiting.Remove(waiting.Front()).(chan struct{}))
+		}
 	}
 }
+
+// room says whether one more request may be in flight.
+func (l *limiter) room(p purpose) bool {
+	return l.all() < int(l.limit) && (p == change || l.inFlight[p] < max(1, int(l.limit/reportShare)))
+}
+
+func (l *limiter) all() int { return l.inFlight[change] + l.inFlight[report] }

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -13,14 +14,14 @@ func TestLimiter(t *testing.T) {
 		t.Helper()
 		n = min(n, int(l.limit))
 		for range n {
-			if err := l.acquire(t.Context()); err != nil {
+			if err := l.acquire(t.Context(), change); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range n {
-			l.learn(now, latency.Seconds(), throttled, l.inFlight == n && n >= int(l.limit))
+			l.learn(now, latency.Seconds(), throttled, l.all() == n && n >= int(l.limit))
 		}
-		l.inFlight -= n
+		l.inFlight[change] -= n
 		now = now.Add(2 * settle)
 	}
 	if l.limit != startLimit {
@@ -57,26 +58,66 @@ func TestLimiter(t *testing.T) {
 func TestLimiterWaits(t *testing.T) {
 	l := newLimiter(func(float64) {})
 	l.limit = 1
-	if err := l.acquire(t.Context()); err != nil {
+	if err := l.acquire(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := l.acquire(gone); err == nil {
+	if err := l.acquire(gone, change); err == nil {
 		t.Fatal("admitted beyond the limit")
 	}
 	admitted := make(chan error)
-	go func() { admitted <- l.acquire(t.Context()) }()
+	go func() { admitted <- l.acquire(t.Context(), change) }()
 	select {
 	case <-admitted:
 		t.Fatal("admitted beyond the limit")
 	default:
 	}
-	l.release(time.Now(), time.Millisecond, false)
+	l.release(change, time.Now(), time.Millisecond, false)
 	if err := <-admitted; err != nil {
 		t.Fatal(err)
 	}
-	if l.inFlight != 1 || l.waiting.Len() != 0 {
-		t.Errorf("in flight %d, waiting %d", l.inFlight, l.waiting.Len())
+	if l.all() != 1 || l.waiting[change].Len() != 0 {
+		t.Errorf("in flight %d, waiting %d", l.all(), l.waiting[change].Len())
+	}
+}
+
+// TestLimiterReports: reports take a part of the places at most, and get that part while changes queue.
+func TestLimiterReports(t *testing.T) {
+	l := newLimiter(func(float64) {})
+	l.limit = 16
+	wait := func(p purpose) <-chan error {
+		before := l.waiting[p].Len() + l.inFlight[p]
+		admitted := make(chan error, 1)
+		go func() { admitted <- l.acquire(t.Context(), p) }()
+		for { // until it is either admitted or in the queue
+			l.mu.Lock()
+			now := l.waiting[p].Len() + l.inFlight[p]
+			l.mu.Unlock()
+			if now > before {
+				return admitted
+			}
+			runtime.Gosched()
+		}
+	}
+	for range 10 {
+		wait(report)
+	}
+	if l.inFlight[report] != 2 || l.waiting[report].Len() != 8 {
+		t.Fatalf("of ten reports %d are in flight, want 2 of 16 places", l.inFlight[report])
+	}
+	for range 20 {
+		wait(change)
+	}
+	if l.inFlight[change] != 14 {
+		t.Fatalf("%d changes are in flight, want all other places", l.inFlight[change])
+	}
+	l.release(report, time.Now(), time.Millisecond, false)
+	if l.inFlight[report] != 2 || l.waiting[report].Len() != 7 {
+		t.Errorf("changes queue, and the next report does not get the place: %d in flight", l.inFlight[report])
+	}
+	l.release(change, time.Now(), time.Millisecond, false)
+	if l.inFlight[change] != 14 || l.inFlight[report] != 2 {
+		t.Errorf("a change's place goes to a change: %d changes, %d reports", l.inFlight[change], l.inFlight[report])
 	}
 }

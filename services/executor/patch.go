@@ -12,6 +12,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/object"
+	"shiplog.dev/internal/world"
 )
 
 // patch changes an object that still has the command's UID and resource version. A patch that changes nothing is applied.
@@ -95,7 +96,11 @@ func (c *call) sendPatch(ctx context.Context, effect *shiplogv1.PatchObject, con
 	if effect.GetSubresource() != "" {
 		path += "/" + url.PathEscape(effect.GetSubresource())
 	}
-	return c.send(ctx, request{method: http.MethodPatch, path: path, query: query, contentType: string(contentType), body: body})
+	purpose := change
+	if effect.GetSubresource() == "status" && c.ref.GetResource() != world.ResourcePods { // that of a Pod opens its gates
+		purpose = report
+	}
+	return c.send(ctx, request{method: http.MethodPatch, path: path, query: query, contentType: string(contentType), body: body, purpose: purpose})
 }
 
 // lookApplied is the verdict when the write is known to have happened and only its result has to be read.
