@@ -86,7 +86,9 @@ func (m *images) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer func() { stop(); running.Wait() }()
 	for i := range m.nodes {
-		running.Go(func() { m.agent(agents, strings.TrimSpace(string(url)), fmt.Sprintf("hollow-%d", i+1), &listening, &pulled) })
+		running.Go(func() {
+			m.agent(agents, strings.TrimSpace(string(url)), fmt.Sprintf("hollow-%d", i+1), &listening, &pulled)
+		})
 	}
 	say("waiting for %d agents", m.nodes)
 	if err := await(ctx, func() (bool, error) { return int(listening.Load()) == m.nodes, nil }); err != nil {

@@ -97,6 +97,9 @@ func (r *round) createRevision(number int64) revision {
 
 // pruneRevisions drops the oldest revisions that nothing uses beyond the history limit (R18).
 func (r *round) pruneRevisions() {
+	if len(r.revisions) <= r.spec.historyLimit {
+		return // whichever of them are unused
+	}
 	used := map[string]bool{shortHash(r.updateRevision.name): true, shortHash(r.currentRevision.name): true}
 	for _, p := range r.World.PodsOf(r.set.UID) {
 		used[shortHash(p.Labels[revisionLabel])] = true
