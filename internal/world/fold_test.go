@@ -363,3 +363,35 @@ func TestAnotherOfTheSameName(t *testing.T) {
 		t.Error("the CloneSet is still taken for being written")
 	}
 }
+
+// TestOvertaken: of two workloads that write one object at the same time, the first one looks again, though its command's outcome is not
+// waited for any more. Found by TestSecretsStayOut: an image job waited for ever.
+func TestOvertaken(t *testing.T) {
+	job := func(name string) *shiplogv1.ObjectRef {
+		return &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceImagePullJobs, Namespace: "default", Name: name}
+	}
+	node := &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceNodeImages, Name: "n1"}
+	observed := func(ref *shiplogv1.ObjectRef, version, json string) *shiplogv1.Entry {
+		return &shiplogv1.Entry{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{Object: ref, ResourceVersion: version, Json: []byte(json)}}}
+	}
+	asks := func(rollout string) *shiplogv1.Entry {
+		return &shiplogv1.Entry{Rollout: rollout, Kind: &shiplogv1.Entry_Command{Command: &shiplogv1.Command{
+			Object: node, Effect: &shiplogv1.Command_Patch{Patch: &shiplogv1.PatchObject{Json: []byte(`{}`)}},
+		}}}
+	}
+	w := world.New()
+	for i, entry := range []*shiplogv1.Entry{
+		observed(node, "1", `{"metadata":{"name":"n1","uid":"n"},"spec":{}}`),
+		observed(job("a"), "2", `{"metadata":{"name":"a","namespace":"default","uid":"a"},"spec":{"image":"app:1"}}`),
+		observed(job("b"), "3", `{"metadata":{"name":"b","namespace":"default","uid":"b"},"spec":{"image":"app:1"}}`),
+		asks("a/1"), asks("b/1"),
+	} {
+		if i == 4 {
+			w.Touched()
+		}
+		fold(t, w, i+1, entry)
+	}
+	if touched := w.Touched(); !slices.Contains(touched, world.RefOf(job("a"))) {
+		t.Errorf("overtaken by b's command: %v is looked at again, want a too", touched)
+	}
+}

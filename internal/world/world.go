@@ -345,7 +345,8 @@ func (w *World) start(under *UnderWay) {
 		return
 	}
 	if before := w.underWay[under.Object]; before != nil {
-		delete(w.commands, before.Sequence)
+		delete(w.commands, before.Sequence) // its outcome will say nothing to anybody,
+		w.touchUID(before.Workload)         // so whoever waits for it looks now
 	}
 	w.underWay[under.Object], w.commands[under.Sequence] = under, under
 	w.showUnderWay(under.Object)
