@@ -39,7 +39,7 @@ func imagesCommand() *cobra.Command {
 	}
 	command.Flags().IntVar(&m.nodes, "nodes", 500, "hollow nodes")
 	command.Flags().IntVar(&m.parallelism, "parallelism", 100, "nodes that pull at once")
-	command.Flags().DurationVar(&m.pull, "pull", 5*time.Second, "how long one pull takes")
+	command.Flags().DurationVar(&m.pull, "pull", 10*time.Second, "how long one pull takes")
 	command.Flags().StringVar(&m.jsonFile, "json", "", "write the figures to this `FILE` too")
 	command.Flags().BoolVarP(&m.verbose, "verbose", "v", false, "show what Shiplog says")
 	return command

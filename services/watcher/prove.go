@@ -118,6 +118,9 @@ func (v *view) compare(list *versions, highest, progress uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for at, has := range list.objects {
+		if ended, was := v.gone[has.uid]; was && ended <= list.at {
+			return rewound(ended)
+		}
 		e := v.entries[at]
 		if e == nil {
 			e = &entry{}

@@ -121,6 +121,7 @@ func (v *view) rewind() {
 			delete(v.entries, at)
 		}
 	}
+	clear(v.gone)
 	v.progress = 0
 	v.advance(0)
 	v.mu.Unlock()

@@ -19,6 +19,9 @@ type view struct {
 
 	mu      sync.Mutex
 	entries map[place]*entry
+	// gone are objects whose end the watch has shown, by UID, and the version of that. None of them can be there later, unless etcd was put
+	// back; so as many are remembered as may end while that happens.
+	gone map[string]uint64
 	// progress is the resource version that the watch has passed; 0 before the first list.
 	progress uint64
 	// listed says whether the watch has begun.
@@ -30,6 +33,8 @@ type view struct {
 	missingMu sync.Mutex
 	missing   map[place]uint64
 }
+
+const rememberGone = 10_000
 
 // entry is one object. seen is what the watch showed last; logged what a reader of the log holds: of all facts the newest.
 type entry struct{ seen, logged state }
@@ -45,7 +50,7 @@ func newView(kind kind, client *client, w *watcher) *view {
 	log := w.options.Logger.With().Str("resource", kind.name).Logger()
 	return &view{
 		kind: kind, client: client, source: &source{kind: kind, client: client, log: log}, w: w,
-		metrics: w.metrics.of(kind.name), entries: map[place]*entry{},
+		metrics: w.metrics.of(kind.name), entries: map[place]*entry{}, gone: map[string]uint64{},
 		changed: make(chan struct{}), missing: map[place]uint64{},
 	}
 }
@@ -68,6 +73,10 @@ func (v *view) Delete(o any) error {
 	i := o.(*item)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if len(v.gone) >= rememberGone {
+		clear(v.gone)
+	}
+	v.gone[i.normal.UID] = i.version
 	v.hide(place{i.Namespace, i.Name}, i.version)
 	v.advance(i.version)
 	return nil

@@ -317,6 +317,7 @@ func TestContradictions(t *testing.T) {
 		{"a list from before what the log holds", []string{"holds a u1 9 x"}, 7, []string{"a u1 5"}, true, false},
 		{"an object as it was before", []string{"watch a u1 6 x"}, 9, []string{"a u1 5"}, true, false},
 		{"an object as it was before what the log holds", []string{"holds a u1 6 x"}, 9, []string{"a u1 5"}, true, false},
+		{"an object whose end was seen", []string{"watch a u1 5 x", "end a u1 7 x"}, 9, []string{"a u1 5"}, true, false},
 		{"an object that the watch passed and never showed", []string{"watch a u1 8 x"}, 8, []string{"a u1 8", "b u2 6"}, false, true},
 		{"a deletion that the watch passed and never showed", []string{"watch a u1 5 x", "watch b u2 8 x"}, 8, []string{"b u2 8"}, false, true},
 		{"a change that the watch passed and never showed", []string{"watch a u1 5 x", "watch b u2 8 x"}, 8, []string{"a u1 7", "b u2 8"}, false, true},
