@@ -91,7 +91,7 @@ func ownerOf(command *cobra.Command, log *opened, at history.Moment, pod history
 			return err
 		}
 		if seen, is := change.Object().(*world.Pod); is {
-			owner = seen.Owner.Kind + "/" + seen.Owner.Name
+			owner = seen.Owner.Kind() + "/" + seen.Owner.Name()
 		}
 		return nil
 	})

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -43,8 +44,11 @@ type Manifest struct {
 	YAML []byte
 }
 
-// Manifests returns every definition, ordered by file name.
-func Manifests() ([]Manifest, error) {
+// Manifests returns every definition, ordered by file name. The caller must not change them: they are read once, because reading YAML
+// every time that registrations are looked at was most of what an idle executor did.
+var Manifests = sync.OnceValues(readManifests)
+
+func readManifests() ([]Manifest, error) {
 	paths, err := fs.Glob(manifests, "*.yaml")
 	if err != nil {
 		return nil, err

@@ -59,9 +59,9 @@ func (c *cell) quietFor(events bool) (time.Duration, error) {
 	return time.Hour, nil
 }
 
-// delays returns, for each change of a CloneSet's spec after mark, the time until the API server received our first write to a
-// Pod: since it answered the change, and since it received it. Sorted.
-func (c *cell) delays(mark int, name string) (sinceAnswer, sinceRequest []time.Duration, err error) {
+// delays returns, for each change of a CloneSet's spec after mark, the time until the API server received the first write to a Pod by
+// those who react: since it answered the change, and since it received it. Sorted.
+func (c *cell) delays(mark int, name string, reacts func(testbed.Audit) bool) (sinceAnswer, sinceRequest []time.Duration, err error) {
 	lines, err := c.audit.since(mark)
 	if err != nil {
 		return nil, nil, err
@@ -73,7 +73,7 @@ func (c *cell) delays(mark int, name string) (sinceAnswer, sinceRequest []time.D
 		switch {
 		case a.ObjectRef.Resource == "clonesets" && a.ObjectRef.Name == name && a.Verb == "patch" && !a.Ours():
 			change = &lines[i]
-		case a.ObjectRef.Resource == "pods" && a.Ours() && a.Writes() && change != nil:
+		case a.ObjectRef.Resource == "pods" && reacts(a) && a.Writes() && change != nil:
 			sinceAnswer = append(sinceAnswer, a.Received.Sub(change.Answered))
 			sinceRequest = append(sinceRequest, a.Received.Sub(change.Received))
 			change = nil

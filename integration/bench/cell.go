@@ -17,6 +17,9 @@ import (
 
 const namespace = "default"
 
+// bareClient is the user agent of the bench: of the user who changes CloneSets, and of the bare client.
+const bareClient = "bench"
+
 // cell is one measurement: so many Pods in so many CloneSets, on a cluster of its own.
 type cell struct {
 	*options
@@ -106,7 +109,7 @@ func (c *cell) start(ctx context.Context, dir string) (err error) {
 	if err := crd.Install(ctx, config, nil); err != nil {
 		return err
 	}
-	config.ContentType, config.UserAgent = "application/vnd.kubernetes.protobuf", "bench"
+	config.ContentType, config.UserAgent = "application/vnd.kubernetes.protobuf", bareClient
 	if c.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}

@@ -32,9 +32,21 @@ func (w write) opens() bool { return w.pod && w.patch.GetSubresource() == "statu
 // recording holds all writes, to Pods and others, for each round of each job in the order of the log.
 type recording map[window][]write
 
-// floor has a bare client make the recorded writes again: what the API server and the nodes take for them, by a client that knows them
-// beforehand, with no controller running.
+// floor has a bare client make the recorded writes again, and a user the same changes: what the API server and the nodes take for them, by
+// a client that knows them beforehand, with no controller running and no webhook.
 func (c *cell) floor(ctx context.Context) error {
+	webhooks := c.client.AdmissionregistrationV1()
+	if err := errors.Join(
+		webhooks.MutatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+		webhooks.ValidatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+	); err != nil {
+		return fmt.Errorf("take the webhooks away for the floor: %w", err)
+	}
+	if c.result.Idle != nil {
+		if err := c.reactions(ctx); err != nil {
+			return fmt.Errorf("floor of a spec change: %w", err)
+		}
+	}
 	say("the same writes by a bare client with %d workers", c.workers)
 	if err := c.client.AppsV1().ControllerRevisions(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		return fmt.Errorf("make room for the ControllerRevisions of the floor: %w", err)
@@ -49,9 +61,16 @@ func (c *cell) floor(ctx context.Context) error {
 			if w.job != job.Name {
 				continue
 			}
-			took, err := c.play(ctx, c.goal(w.job, w.round), c.recorded[w])
+			profiles := func() ([]profile, error) { return nil, nil }
+			if w.round == 1 && c.keep != "" { // nothing is said of these, they are there to compare with
+				profiles = c.profiles(ctx, "floor of "+w.job)
+			}
+			took, err := c.play(ctx, w, c.recorded[w])
 			if err != nil {
 				return fmt.Errorf("floor of %s: %w", w.job, err)
+			}
+			if _, err := profiles(); err != nil {
+				return err
 			}
 			say("floor of %s: %.2fs", w.job, took)
 			job.Floor = append(job.Floor, took)
@@ -63,11 +82,12 @@ func (c *cell) floor(ctx context.Context) error {
 	return nil
 }
 
-// play makes the writes of one round and returns the seconds until the Pods are as wanted.
+// play makes the changes and the writes of one round and returns the seconds until the Pods are as wanted. The changes are to CloneSets of
+// other names, because those of Shiplog's round are at the end of it already.
 //
-// They are begun in the order of the log, and those of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
+// The writes are begun in the order of the log, and those of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
 // of Pods has it. Gates are opened when the Pod runs.
-func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, error) {
+func (c *cell) play(ctx context.Context, round window, writes []write) (float64, error) {
 	uids := map[string]types.UID{}
 	held, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: measuredPods})
 	if err != nil {
@@ -89,9 +109,19 @@ func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, er
 			return nil
 		})
 	}
-	work := make(chan []write, len(chains))
+	work := make(chan func(context.Context) error, c.sets+len(chains))
+	for i := range c.sets {
+		work <- func(ctx context.Context) error { return c.change(ctx, round.job, round.round, "floor-"+setName(i)) }
+	}
 	for _, chain := range chains {
-		work <- chain
+		work <- func(ctx context.Context) error {
+			for _, w := range chain {
+				if err := c.write(ctx, w, uids[w.name]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 	}
 	close(work)
 	opened := map[string]bool{}
@@ -101,15 +131,13 @@ func (c *cell) play(ctx context.Context, want goal, writes []write) (float64, er
 			running <- pod
 		}
 	}
-	took, err := c.until(ctx, want, func(ctx context.Context) error {
+	took, err := c.until(ctx, c.goal(round.job, round.round), func(ctx context.Context) error {
 		var group errgroup.Group
 		for range c.workers {
 			group.Go(func() error {
-				for chain := range work {
-					for _, w := range chain {
-						if err := c.write(ctx, w, uids[w.name]); err != nil {
-							return err
-						}
+				for do := range work {
+					if err := do(ctx); err != nil {
+						return err
 					}
 				}
 				return nil

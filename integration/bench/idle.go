@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"shiplog.dev/integration/testbed"
 )
 
 // idle are the figures of a cluster on which nothing else happens.
@@ -11,7 +13,9 @@ type idle struct {
 	// From a spec change to the first write to a Pod, in milliseconds: since the API server answered the change, sorted, and since it received it.
 	SinceAnswer  []float64 `json:"sinceAnswerMs"`
 	SinceRequest []float64 `json:"sinceRequestMs"`
-	Stages       []stage   `json:"stages"`
+	// Floor is SinceAnswer of a bare client, which writes to a Pod as soon as it sees the change.
+	Floor  []float64 `json:"floorMs,omitempty"`
+	Stages []stage   `json:"stages"`
 	// While nothing happened: for so many seconds, what went into the log and to the API server, and the share of a core in percent.
 	Watched float64 `json:"watchedSeconds"`
 	Entries float64 `json:"logEntries"`
@@ -43,7 +47,7 @@ func (c *cell) idling(ctx context.Context) error {
 		return err
 	}
 	c.windows = append(c.windows, w)
-	sinceAnswer, sinceRequest, err := c.delays(mark, smallName)
+	sinceAnswer, sinceRequest, err := c.delays(mark, smallName, testbed.Audit.Ours)
 	if err != nil {
 		return err
 	}

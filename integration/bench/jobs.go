@@ -55,14 +55,10 @@ func (c *cell) prepare(ctx context.Context) error {
 
 // rollouts has Shiplog do all that is done to Pods which stay.
 func (c *cell) rollouts(ctx context.Context) error {
-	if err := c.run(ctx, jobCreate, 1, func(ctx context.Context, i, _ int) error {
-		return c.createSet(ctx, setName(i), "measured", c.pods/c.sets)
-	}); err != nil {
+	if err := c.run(ctx, jobCreate, 1); err != nil {
 		return err
 	}
-	if err := c.run(ctx, jobUpdate, c.updates(), func(ctx context.Context, i, round int) error {
-		return c.changeSet(ctx, setName(i), setImage(imageOf(round)))
-	}); err != nil {
+	if err := c.run(ctx, jobUpdate, c.updates()); err != nil {
 		return err
 	}
 	if c.idles {
@@ -75,17 +71,26 @@ func (c *cell) rollouts(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.run(ctx, jobRecreate, 1, func(ctx context.Context, i, _ int) error {
-		return c.changeSet(ctx, setName(i), setPodUpdatePolicy("ReCreate"), setImage(c.goal(jobRecreate, 1).image))
-	})
+	return c.run(ctx, jobRecreate, 1)
 }
 
-func (c *cell) scaleDown(ctx context.Context) error {
-	return c.run(ctx, jobScaleDown, 1, func(ctx context.Context, i, _ int) error { return c.changeSet(ctx, setName(i), setReplicas(0)) })
+func (c *cell) scaleDown(ctx context.Context) error { return c.run(ctx, jobScaleDown, 1) }
+
+// change is what a user does to a CloneSet, by which a round of a job begins.
+func (c *cell) change(ctx context.Context, job string, round int, set string) error {
+	switch job {
+	case jobCreate:
+		return c.createSet(ctx, set, "measured", c.pods/c.sets)
+	case jobUpdate:
+		return c.changeSet(ctx, set, setImage(imageOf(round)))
+	case jobRecreate:
+		return c.changeSet(ctx, set, setPodUpdatePolicy("ReCreate"), setImage(c.goal(job, round).image))
+	}
+	return c.changeSet(ctx, set, setReplicas(0))
 }
 
-// run has Shiplog do a job: change is made to each CloneSet, round by round.
-func (c *cell) run(ctx context.Context, name string, rounds int, change func(ctx context.Context, set, round int) error) error {
+// run has Shiplog do a job: each CloneSet is changed, round by round.
+func (c *cell) run(ctx context.Context, name string, rounds int) error {
 	mark, err := c.audit.now()
 	if err != nil {
 		return err
@@ -102,13 +107,13 @@ func (c *cell) run(ctx context.Context, name string, rounds int, change func(ctx
 			return err
 		}
 		if round == 1 {
-			profiles = c.profiles(ctx)
+			profiles = c.profiles(ctx, name)
 		}
 		took, err := c.until(ctx, c.goal(name, round), func(ctx context.Context) error {
 			var group errgroup.Group
 			group.SetLimit(c.workers)
 			for i := range c.sets {
-				group.Go(func() error { return change(ctx, i, round) })
+				group.Go(func() error { return c.change(ctx, name, round, setName(i)) })
 			}
 			return group.Wait()
 		}, nil)

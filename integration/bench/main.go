@@ -34,7 +34,7 @@ type options struct {
 	nodes, rounds, changes int
 	workers                int
 	profile, verbose       bool
-	results                string
+	results, keep          string
 	document
 }
 
@@ -66,6 +66,7 @@ can be measured one by one; "bench table" makes the document from all of them.`,
 	flags.IntVar(&o.changes, "changes", 40, "spec changes on the idle cluster; 0: measure no idle cluster")
 	flags.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")
 	flags.BoolVar(&o.profile, "profile", true, "take CPU profiles, in the first round of each job")
+	flags.StringVar(&o.keep, "keep-profiles", "", "`DIRECTORY` for the CPU profiles themselves, for go tool pprof; empty: only what they come to is kept")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "show what Shiplog says")
 	flags.StringVar(&o.results, "results", "docs/performance", "`DIRECTORY` for a JSON file of each cell; what other runs left there goes into the document too")
 	o.document.bind(command)
@@ -79,8 +80,13 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.results, 0o755); err != nil {
-		return err
+	for _, directory := range []string{o.results, o.keep} {
+		if directory == "" {
+			continue
+		}
+		if err := os.MkdirAll(directory, 0o755); err != nil {
+			return err
+		}
 	}
 	estimate := time.Duration(0)
 	for _, c := range cells {

@@ -8,7 +8,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,11 +39,14 @@ type share struct {
 // most is how many shares are kept.
 const most = 8
 
-// apiServer is the component of the cluster that is profiled too.
-const apiServer = "kube-apiserver"
+// Processes that are profiled beside Shiplog's own: a component of the cluster, and the log's server.
+const (
+	apiServer  = "kube-apiserver"
+	natsServer = "nats"
+)
 
 // profiles begins to take CPU profiles of Shiplog and the API server; the function that it returns waits for them.
-func (c *cell) profiles(ctx context.Context) func() ([]profile, error) {
+func (c *cell) profiles(ctx context.Context, job string) func() ([]profile, error) {
 	if !c.profile {
 		return func() ([]profile, error) { return nil, nil }
 	}
@@ -52,10 +57,14 @@ func (c *cell) profiles(ctx context.Context) func() ([]profile, error) {
 		},
 	}
 	for _, one := range c.system.services {
-		if one.program == "shiplog" {
-			listen := one.process.Listen
-			takes[one.name] = func(ctx context.Context) ([]byte, error) { return fetchProfile(ctx, listen, seconds) }
+		if one.process == nil {
+			continue // the bare client runs, and Shiplog has ended
 		}
+		address := one.profiling
+		if one.program == "shiplog" {
+			address = one.process.Listen
+		}
+		takes[one.name] = func(ctx context.Context) ([]byte, error) { return fetchProfile(ctx, address, seconds) }
 	}
 	names := slices.Sorted(maps.Keys(takes))
 	taken := make([]profile, len(names))
@@ -65,6 +74,9 @@ func (c *cell) profiles(ctx context.Context) func() ([]profile, error) {
 			data, err := takes[name](ctx)
 			if err == nil {
 				taken[i], err = summarize(name, data)
+			}
+			if err == nil && c.keep != "" {
+				err = os.WriteFile(filepath.Join(c.keep, strings.ReplaceAll(fmt.Sprintf("%s-%s-%s.pprof", c.name(), job, name), " ", "-")), data, 0o644)
 			}
 			if err != nil {
 				return fmt.Errorf("take a CPU profile of %s: %w", name, err)
@@ -99,8 +111,11 @@ func summarize(process string, data []byte) (profile, error) {
 		return profile{}, err
 	}
 	own := "shiplog.dev/"
-	if process == apiServer {
+	switch process {
+	case apiServer:
 		own = "k8s.io/"
+	case natsServer:
+		own = "github.com/nats-io/"
 	}
 	packages, functions, all := map[string]float64{}, map[string]float64{}, 0.0
 	for _, sample := range p.Sample {

@@ -79,6 +79,26 @@ func (j job) ratio() float64 {
 	return median(j.Shiplog) / median(j.Floor)
 }
 
+// bystanders do the same work under Shiplog and under the bare client, for nobody asks them anything.
+var bystanders = []string{"hollow nodes", "kube-controller-manager", "kube-scheduler"}
+
+// pace is how many times the CPU of the floor bystanders took for the same work while Shiplog ran: how much slower the machine was
+// then, by itself or because more processes shared its caches. 0: unknown.
+func (j job) pace() float64 {
+	of := func(uses []use) (cpu float64) {
+		for _, u := range uses {
+			if slices.Contains(bystanders, u.Process) {
+				cpu += u.CPU
+			}
+		}
+		return cpu
+	}
+	if of(j.FloorUse) == 0 {
+		return 0
+	}
+	return of(j.Use) / of(j.FloorUse)
+}
+
 // podWrites are the writes to Pods for each Pod of a job.
 func (j job) podWrites(pods int) float64 {
 	count := 0
@@ -102,6 +122,9 @@ func (r result) job(name string) (job, bool) {
 func (r result) name() string {
 	return fmt.Sprintf("%d-pods-%d-clonesets-%s", r.Pods, r.CloneSets, r.Layout)
 }
+
+// day on which the cell was measured.
+func (r result) day() string { return r.Began.UTC().Format(time.DateOnly) }
 
 func save(what any, path string) error {
 	data, err := json.MarshalIndent(what, "", " ")

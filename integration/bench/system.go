@@ -25,6 +25,7 @@ type service struct {
 	name, program string
 	arguments     []string
 	address       string // at which it listens, where it has no other way to say that it is ready
+	profiling     string // address of its profiles, where that is not one of Shiplog's own
 	process       *testbed.Process
 }
 
@@ -58,12 +59,17 @@ func layServices(kubeconfig, dir string) (*system, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "nats.conf")
-	text := fmt.Sprintf("listen: %s\njetstream {store_dir: %q}\n", address, filepath.Join(dir, "nats"))
+	profiling, err := testbed.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(profiling)
+	text := fmt.Sprintf("listen: %s\nprof_port: %s\njetstream {store_dir: %q}\n", address, port, filepath.Join(dir, "nats"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	s := &system{
-		services: []*service{{name: "nats", program: "nats-server", arguments: []string{"-c", config}, address: address}},
+		services: []*service{{name: natsServer, program: "nats-server", arguments: []string{"-c", config}, address: address, profiling: profiling}},
 		url:      func() (string, error) { return "nats://" + address, nil },
 	}
 	for _, name := range []string{"executor", "watcher", "planner"} {
@@ -136,7 +142,7 @@ func (s *system) end() {
 		return
 	}
 	for i := len(s.services) - 1; i >= 0; i-- {
-		if one := s.services[i]; one.process != nil && one.name != "nats" {
+		if one := s.services[i]; one.process != nil && one.name != natsServer {
 			if err := one.process.Stop(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				say("%v", err)
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,13 +11,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"shiplog.dev/integration/testbed"
 )
 
-// Marks between which the document holds what is made from results.
-const (
-	madeBegins = "<!-- made by make bench and make performance from docs/performance/*.json -->"
-	madeEnds   = "<!-- until here -->"
-)
+// madeBegins is the line of the document below which stands what is made from results.
+const madeBegins = "<!-- made by make bench and make performance from docs/performance/*.json -->"
 
 // document is what results are written into.
 type document struct{ into, plot string }
@@ -51,16 +49,7 @@ func (d document) make(out io.Writer, paths []string) error {
 		return err
 	}
 	if d.into != "" {
-		text, err := os.ReadFile(d.into)
-		if err != nil {
-			return err
-		}
-		before, rest, begins := strings.Cut(string(text), madeBegins)
-		_, after, ends := strings.Cut(rest, madeEnds)
-		if !begins || !ends {
-			return errors.New(d.into + " has no place for the tables: the lines " + madeBegins + " and " + madeEnds)
-		}
-		if err := os.WriteFile(d.into, []byte(before+madeBegins+"\n\n"+r.markdown()+"\n"+madeEnds+after), 0o644); err != nil {
+		if err := testbed.WriteInto(d.into, madeBegins, r.markdown()); err != nil {
 			return err
 		}
 	}
@@ -142,8 +131,13 @@ func (r results) budgets() (lines []figure) {
 	}
 	for _, c := range r.cells {
 		if c.Idle != nil {
-			add(figure{What: "spec change to first Pod write, p50, " + layoutTitles[c.Layout], Value: at(c.Idle.SinceAnswer, 50), Unit: "ms"}.atMost(10))
-			add(figure{What: "spec change to first Pod write, p99, " + layoutTitles[c.Layout], Value: at(c.Idle.SinceAnswer, 99), Unit: "ms"}.atMost(50))
+			of := ", " + layoutTitles[c.Layout]
+			add(figure{What: "spec change to first Pod write, p50" + of, Value: at(c.Idle.SinceAnswer, 50), Unit: "ms"}.atMost(10))
+			add(figure{What: "spec change to first Pod write, p99" + of, Value: at(c.Idle.SinceAnswer, 99), Unit: "ms"}.atMost(50))
+			if len(c.Idle.Floor) > 0 {
+				add(figure{What: "the same of a bare client that watches and writes, p50", Value: at(c.Idle.Floor, 50), Unit: "ms"})
+				add(figure{What: "the same of a bare client that watches and writes, p99", Value: at(c.Idle.Floor, 99), Unit: "ms"})
+			}
 		}
 	}
 	if c := r.largest(func(c result) bool { return c.Fold != nil && c.Fold.Entries > 0 }); c != nil {
@@ -167,11 +161,16 @@ func (r results) budgets() (lines []figure) {
 	return append(lines, r.apart...)
 }
 
-// largest is the cell of most Pods of those that fit, the first of several; nil: none does.
+// largest is the cell of most Pods of those that fit, the first of several; nil: none does. Of cells that were measured on another day than the
+// newest, with other code, only the times count.
 func (r results) largest(fits func(result) bool) (found *result) {
+	newest := ""
+	for _, c := range r.cells {
+		newest = max(newest, c.day())
+	}
 	for i := range r.cells {
-		if fits(r.cells[i]) && (found == nil || r.cells[i].Pods > found.Pods) {
-			found = &r.cells[i]
+		if c := &r.cells[i]; fits(*c) && c.day() == newest && (found == nil || c.Pods > found.Pods) {
+			found = c
 		}
 	}
 	return found
@@ -193,30 +192,23 @@ func (r results) markdown() string {
 	if len(r.cells) == 0 {
 		return out.String()
 	}
-	m := r.cells[0].Machine
-	began, ended := r.cells[0].Began, r.cells[0].Began
+	say("")
 	for _, c := range r.cells {
-		if c.Began.Before(began) {
-			began = c.Began
-		}
-		if c.Began.After(ended) {
-			ended = c.Began
-		}
 		if c.Failed != "" {
 			first, _, _ := strings.Cut(c.Failed, "\n")
-			say("\n%s could not be measured to the end: %s", c.title(), first)
+			say("%s could not be measured to the end: %s\n", c.title(), first)
 		}
 	}
-	say("\nMeasured on %s, on one machine that runs everything, the cluster too: %d cores of %s, %d GB, %s. The floor had %d requests under way.\n",
-		began.UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Go, r.cells[0].Workers)
+	r.runs(say)
 	worst := 0.0
 	r.eachJob(func(_ string, _ result, j job) { worst = max(worst, shareElsewhere(j.Use), shareElsewhere(j.FloorUse)) })
 	say("During a job, at most %.0f %% of the CPU that was used went to processes that have no part in this.\n", 100*worst)
 	say("## Time\n")
-	say("| | job | floor | Shiplog | ratio | Pods per second |\n|---|---|--:|--:|--:|--:|")
+	say("Bystanders: how many times the CPU of the floor hollow nodes, controller-manager and scheduler took for the same work while Shiplog ran.\n")
+	say("| | job | floor | Shiplog | ratio | bystanders | Pods per second |\n|---|---|--:|--:|--:|--:|--:|")
 	r.eachJob(func(title string, c result, j job) {
 		if j.ratio() > 0 {
-			say("| %s | %s | %.2f s | %.2f s | %.2f | %s |", title, j.Name, median(j.Floor), median(j.Shiplog), j.ratio(), short(float64(c.Pods)/median(j.Shiplog)))
+			say("| %s | %s | %.2f s | %.2f s | %.2f | %.2f | %s |", title, j.Name, median(j.Floor), median(j.Shiplog), j.ratio(), j.pace(), short(float64(c.Pods)/median(j.Shiplog)))
 		}
 	})
 	say("\n## API writes and log, per Pod\n")
@@ -240,6 +232,24 @@ func (r results) markdown() string {
 	r.stages(say)
 	r.profiles(say)
 	return out.String()
+}
+
+// runs tells when and on what machine cells were measured, the newest run first.
+func (r results) runs(say func(string, ...any)) {
+	titles := map[string][]string{}
+	for _, c := range r.cells {
+		m := c.Machine
+		run := fmt.Sprintf("%s, on one machine that runs everything, the cluster too: %d cores of %s, %d GB, %s. The floor had %d requests under way.",
+			c.day(), m.Cores, m.CPU, m.MemoryGB, m.Go, c.Workers)
+		titles[run] = append(titles[run], c.title())
+	}
+	for i, run := range slices.Backward(slices.Sorted(maps.Keys(titles))) {
+		if i == len(titles)-1 {
+			say("Measured on %s\n", run)
+		} else {
+			say("%s: measured on %s\n", strings.Join(titles[run], "; "), run)
+		}
+	}
 }
 
 // shareElsewhere is how much of the CPU that was used went to processes that are not measured: figures of a busy machine say little.

@@ -98,7 +98,7 @@ func TestKilledInMidRollout(t *testing.T) {
 		if generation > 2 {
 			kubectl(t, cloneSet("web", 12, fmt.Sprintf("nginx:%d", generation), "true", strategy), "apply", "-n", namespace, "-f", "-")
 		}
-		// Each time a little later into the work.
+		// Each time a little later into the work: the end is to come at any moment of it, so there is none to wait for.
 		time.Sleep(time.Duration(generation*7) * time.Millisecond)
 		p.Kill()
 		p = up(t, stateDir)
@@ -235,7 +235,7 @@ func TestHeldBackWatch(t *testing.T) {
 	if before == 4 {
 		t.Fatal("the rollout was over before anything could be held back")
 	}
-	time.Sleep(8 * time.Second)
+	time.Sleep(8 * time.Second) // that nothing happens shows only in time that passes
 	if after := updated(); after != before {
 		t.Errorf("%d Pods were taken down on facts that nobody had vouched for", after-before)
 	}

@@ -319,7 +319,7 @@ func (a *act) settle(ctx context.Context) {
 		if why == "" {
 			why = c.people.unsettled(bounded)
 		}
-		if why == "" && a.system.servers != nil {
+		if why == "" {
 			if err := a.observer.catchUp(bounded); err != nil {
 				why = err.Error()
 			}

@@ -43,25 +43,35 @@ func tell(t *testing.T) *story {
 
 // command enters the log, and its outcome.
 func (s *story) command(sequence uint64, verb, pod, uid, result string) {
-	text := fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"command","namespace":"chaos","resource":"pods","name":%q,"entry":{"command":{%q:{},"object":{"uid":%q}}}}`,
-		sequence, time.Now().Format(time.RFC3339Nano), pod, verb, uid)
-	outcome := fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"outcome","entry":{"cause":"%d","outcome":{"result":"RESULT_%s"}}}`,
-		sequence+1, time.Now().Format(time.RFC3339Nano), sequence, result)
-	for _, line := range []string{text, outcome} {
-		var e entry
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			s.t.Fatal(err)
-		}
-		e.received = time.Now()
-		s.observer.take(e)
+	s.begin(sequence, verb, pod, uid, 0)
+	s.read(fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"outcome","entry":{"cause":"%d","outcome":{"result":"RESULT_%s"}}}`,
+		sequence+1, time.Now().Format(time.RFC3339Nano), sequence, result), 0)
+}
+
+// begin has a command enter the log some time ago.
+func (s *story) begin(sequence uint64, verb, pod, uid string, ago time.Duration) {
+	s.read(fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"command","namespace":"chaos","resource":"pods","name":%q,"entry":{"command":{%q:{},"object":{"uid":%q}}}}`,
+		sequence, time.Now().Add(-ago).Format(time.RFC3339Nano), pod, verb, uid), ago)
+}
+
+// read has the observer read an entry some time ago.
+func (s *story) read(line string, ago time.Duration) {
+	var e entry
+	if err := json.Unmarshal([]byte(line), &e); err != nil {
+		s.t.Fatal(err)
 	}
+	e.received = time.Now().Add(-ago)
+	s.observer.take(e)
 }
 
 // write is done by the API server.
-func (s *story) write(agent, id, verb, pod string) {
+func (s *story) write(agent, id, verb, pod string) { s.answer(200, agent, id, verb, pod) }
+
+// answer is given by the API server to a write.
+func (s *story) answer(code int, agent, id, verb, pod string) {
 	at := time.Now().Format(time.RFC3339Nano)
-	fmt.Fprintf(s.audit, `{"auditID":%q,"verb":%q,"requestURI":"/","userAgent":%q,"objectRef":{"resource":"pods","namespace":"chaos","name":%q},"responseStatus":{"code":200},"requestReceivedTimestamp":%q,"stageTimestamp":%q}`+"\n",
-		id, verb, agent, pod, at, at)
+	fmt.Fprintf(s.audit, `{"auditID":%q,"verb":%q,"requestURI":"/","userAgent":%q,"objectRef":{"resource":"pods","namespace":"chaos","name":%q},"responseStatus":{"code":%d},"requestReceivedTimestamp":%q,"stageTimestamp":%q}`+"\n",
+		id, verb, agent, pod, code, at, at)
 }
 
 func (s *story) see(name string, ready, deleted bool) {
@@ -94,6 +104,14 @@ func TestChecker(t *testing.T) {
 			s.write("shiplog-executor", "shiplog-1-2", "create", "web-a")
 		}},
 		{"a create that was never made", "knows nothing of it", func(s *story) { s.command(1, "create", "web-a", "", "APPLIED") }},
+		{"a create that was made for somebody who was gone", "", func(s *story) {
+			s.command(1, "create", "web-a", "", "APPLIED")
+			s.answer(504, "shiplog-executor", "shiplog-1-1", "create", "web-a")
+		}},
+		{"a create that was refused and counts as made", "knows nothing of it", func(s *story) {
+			s.command(1, "create", "web-a", "", "APPLIED")
+			s.answer(409, "shiplog-executor", "shiplog-1-1", "create", "web-a")
+		}},
 		{"a write without a command", "not in the log", func(s *story) { s.write("shiplog-executor", "shiplog-7-1", "delete", "web-a") }},
 		{"a write that names no command", "names no command", func(s *story) { s.write("shiplog-executor", "0815", "delete", "web-a") }},
 		{"a write of another object", "is not what command 1 says", func(s *story) {
@@ -104,6 +122,8 @@ func TestChecker(t *testing.T) {
 			s.command(1, "create", "web-a", "", "REFUSED")
 			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
 		}},
+		{"a command without an outcome", "there is no outcome", func(s *story) { s.begin(1, "delete", "web-a", "uid-web-a", 2*underWay) }},
+		{"a command that was given a moment ago", "", func(s *story) { s.begin(1, "delete", "web-a", "uid-web-a", 0) }},
 		{"a Pod from nowhere", "was created, and no command says so", func(s *story) { s.see("web-a", true, false) }},
 		{"a Pod made by a stranger", "was created by stranger", func(s *story) { s.write("stranger", "0815", "create", "web-a") }},
 		{"a Pod that vanished", "went, and no command says so", func(s *story) {

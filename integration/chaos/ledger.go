@@ -37,6 +37,7 @@ type account struct {
 	what    string // verb and object
 	outcome *entry
 	writes  []testbed.Audit // those that the API server did
+	unsure  bool            // the API server gave up on a write, as when whoever asked was gone, and may have done it all the same
 	uid     string          // of the object that a create made
 }
 
@@ -103,14 +104,26 @@ func (l *ledger) decided(pod, uid string, before time.Time) time.Time {
 	return at
 }
 
-// check returns what is wrong with what happened since the last check. Nothing is under way.
+// underWay is how long a command may lack its outcome once everything has settled: some follow only then, such as the last report of a status and
+// the end of a revision that nobody needs.
+const underWay = 5 * time.Second
+
+// check returns what is wrong with what happened since the last check. What has only just been commanded is left to the next one.
 func (l *ledger) check() ([]string, error) {
 	if err := l.take(); err != nil {
 		return nil, err
 	}
 	var wrong []string
 	for _, line := range l.strangers {
-		if !line.Writes() || line.ResponseStatus.Code >= 300 || line.Received.Before(l.since) {
+		if !line.Writes() || line.Received.Before(l.since) {
+			continue
+		}
+		if line.ResponseStatus.Code >= 500 {
+			if a := l.commands[commandOf(line)]; a != nil {
+				a.unsure = true
+			}
+		}
+		if line.ResponseStatus.Code >= 300 {
 			continue
 		}
 		if strings.HasPrefix(line.UserAgent, "shiplog-executor") {
@@ -128,6 +141,9 @@ func (l *ledger) check() ([]string, error) {
 	}
 	l.strangers = nil
 	for sequence, a := range l.commands {
+		if a.outcome == nil && time.Since(a.received) < underWay {
+			continue
+		}
 		wrong = append(wrong, l.judge(sequence, a)...)
 		delete(l.commands, sequence)
 	}
@@ -135,13 +151,22 @@ func (l *ledger) check() ([]string, error) {
 	return wrong, nil
 }
 
-// assign gives a write of the executor to the command that it names.
-func (l *ledger) assign(line testbed.Audit) string {
+// commandOf is the command that a request names; 0: it names none.
+func commandOf(line testbed.Audit) uint64 {
 	parts := strings.Split(line.AuditID, "-")
 	if len(parts) != 3 || parts[0] != "shiplog" {
-		return fmt.Sprintf("%s: the executor's %s of %s names no command: %q", clock(line.Received), line.Verb, line.ObjectRef.Name, line.AuditID)
+		return 0
 	}
 	sequence, _ := strconv.ParseUint(parts[1], 10, 64)
+	return sequence
+}
+
+// assign gives a write of the executor to the command that it names.
+func (l *ledger) assign(line testbed.Audit) string {
+	sequence := commandOf(line)
+	if sequence == 0 {
+		return fmt.Sprintf("%s: the executor's %s of %s names no command: %q", clock(line.Received), line.Verb, line.ObjectRef.Name, line.AuditID)
+	}
 	a := l.commands[sequence]
 	if a == nil {
 		return fmt.Sprintf("%s: the executor's %s of %s %s names command %d, which is not in the log, or was done before",
@@ -167,7 +192,7 @@ func (l *ledger) judge(sequence uint64, a *account) (wrong []string) {
 	switch verb := a.verb(); {
 	case verb == "create" && len(a.writes) > 1 && !l.undone(a.writes):
 		say("it was done %d times: %s", len(a.writes), times(a.writes))
-	case verb == "create" && applied && len(a.writes) == 0 && !l.outage(a):
+	case verb == "create" && applied && len(a.writes) == 0 && !a.unsure && !l.outage(a):
 		say("it was applied, and the API server knows nothing of it")
 	case !applied && len(a.writes) > 0 && !l.outage(a):
 		say("it was done at %s, and its outcome is %s", times(a.writes), a.outcome.Entry.Outcome.Result)

@@ -103,7 +103,8 @@ func (o *observer) follow(ctx context.Context, more ...string) error {
 	return o.read(ctx, o.newest()+1, o.take, more...)
 }
 
-// catchUp reads to the end of the log on a connection of its own: the reader that follows may be on a server that was cut off.
+// catchUp reads to the end of the log on a connection of its own: the reader that follows may be on a server that was cut off, or look
+// for one that was started again elsewhere.
 func (o *observer) catchUp(ctx context.Context) error { return o.follow(ctx) }
 
 func (o *observer) newest() uint64 {

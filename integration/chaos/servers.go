@@ -43,6 +43,9 @@ var serverFaults = []fault{
 	{"kill-stream-leader", onServers, 0, 10 * time.Second, killedServers(streamLeader)},
 	{"kill-all-servers", onServers, 0, 10 * time.Second, killedServers(allServers)},
 	{"wipe-server", onServers, 0, 10 * time.Second, wipedServer},
+	{"full-disk-server", onServers, 3 * time.Second, 20 * time.Second, fullDisks(anyServer)},
+	{"full-disk-stream-leader", onServers, 3 * time.Second, 20 * time.Second, fullDisks(streamLeader)},
+	{"full-disk-all-servers", onServers, 3 * time.Second, 20 * time.Second, fullDisks(allServers)},
 	{"pause-server", onServers, time.Second, time.Minute, stoppedServer("pause", "resume", anyServer)},
 	{"pause-stream-leader", onServers, time.Second, time.Minute, stoppedServer("pause", "resume", streamLeader)},
 	{"cut-server", onServers, 3 * time.Second, time.Minute, stoppedServer("cut", "join", anyServer)},
@@ -104,6 +107,27 @@ func stoppedServer(begin, end string, aim aims) func(context.Context, *act) (fun
 			hit = fmt.Sprint("all ", len(names))
 		}
 		return func(ctx context.Context) error { return a.system.servers.Do(ctx, end, names...) }, hit, nil
+	}
+}
+
+// fullDisks fills the disks of servers. Those that could not write store nothing any more until they are started again, which is not done
+// before there is room: nats-server 2.15 that starts on a full disk loses what it has.
+func fullDisks(aim aims) func(context.Context, *act) (func(context.Context) error, string, error) {
+	return func(ctx context.Context, a *act) (func(context.Context) error, string, error) {
+		free, hit, err := stoppedServer("fill", "free", aim)(ctx, a)
+		if free == nil {
+			return nil, hit, err
+		}
+		return func(ctx context.Context) error {
+			if err := free(ctx); err != nil {
+				return err
+			}
+			names := a.system.servers.Disabled(ctx)
+			if len(names) == 0 {
+				return nil
+			}
+			return errors.Join(a.system.servers.Do(ctx, "kill", names...), a.system.servers.Do(ctx, "start", names...))
+		}, hit, nil
 	}
 }
 

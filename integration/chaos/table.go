@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,13 +11,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"shiplog.dev/integration/testbed"
 )
 
-// Marks between which a document holds what is made from results.
-const (
-	tableBegins = "<!-- made by make reliability from docs/reliability/*.json -->"
-	tableEnds   = "<!-- until here -->"
-)
+// tableBegins is the line of a document below which the table stands.
+const tableBegins = "<!-- made by make reliability from docs/reliability/*.json -->"
 
 // tableCommand writes what runs came to into a document.
 func tableCommand() *cobra.Command {
@@ -31,16 +29,7 @@ func tableCommand() *cobra.Command {
 				fmt.Fprint(command.OutOrStdout(), text.String())
 				return err
 			}
-			document, err := os.ReadFile(into)
-			if err != nil {
-				return err
-			}
-			before, rest, begins := strings.Cut(string(document), tableBegins)
-			_, after, ends := strings.Cut(rest, tableEnds)
-			if !begins || !ends {
-				return errors.New(into + " has no place for the table")
-			}
-			return os.WriteFile(into, []byte(before+tableBegins+"\n\n"+text.String()+"\n"+tableEnds+after), 0o644)
+			return testbed.WriteInto(into, tableBegins, text.String())
 		},
 	}
 	command.Flags().StringVar(&into, "into", "", "write it into this `DOCUMENT`, between its marks (default: print it)")

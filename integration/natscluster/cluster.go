@@ -1,6 +1,6 @@
-// Package natscluster runs three NATS servers that replicate, each in a container of its own, and lets somebody kill, wipe, pause and
-// cut them off. Clients reach them on one network, they reach one another on a second: either can be cut for itself. It knows nothing
-// of what is kept in them.
+// Package natscluster runs three NATS servers that replicate, each in a container and on a disk of its own, and lets somebody kill, wipe,
+// pause and cut them off, and fill their disks. Clients reach them on one network, they reach one another on a second: either can be cut
+// for itself. It knows nothing of what is kept in them.
 package natscluster
 
 import (
@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -47,7 +48,7 @@ type Server struct {
 	Name    string `json:"name"`
 	URL     string `json:"url"`
 	Monitor string `json:"monitor"` // URL of its monitoring
-	Store   string `json:"store"`   // directory of its data
+	Store   string `json:"store"`   // directory of its data, as seen from outside the machine
 
 	Container string     `json:"container"`
 	Client    netip.Addr `json:"client"`
@@ -58,11 +59,11 @@ type Server struct {
 type Options struct {
 	// Dir takes everything that is not data.
 	Dir string
-	// Store takes the servers' data.
+	// Store takes the servers' disks.
 	Store string
 	// Program is a statically linked nats-server.
 	Program string
-	// MaxFile is how much a server may store, in bytes.
+	// MaxFile is how much a server may store, in bytes. Its disk is as large.
 	MaxFile int64
 }
 
@@ -125,7 +126,9 @@ func Up(ctx context.Context, o Options) (_ *Cluster, err error) {
 	for i := range servers {
 		s := Server{Name: fmt.Sprint("nats-", i+1), Client: nth(c.machine.clients, 11+i), Route: nth(c.machine.routes, 11+i)}
 		s.URL, s.Monitor = fmt.Sprintf("nats://%s:%d", s.Client, clientPort), fmt.Sprintf("http://%s:%d", s.Client, monitorPort)
-		s.Store = filepath.Join(o.Store, s.Name)
+		if s.Store, err = c.machine.mount(ctx, filepath.Join(o.Store, s.Name), o.MaxFile); err != nil {
+			return nil, fmt.Errorf("make a disk for %s: %w", s.Name, err)
+		}
 		c.Servers = append(c.Servers, s)
 	}
 	for i := range c.Servers {
@@ -194,12 +197,14 @@ func (c *Cluster) network(ctx context.Context, subnet netip.Prefix) (*testcontai
 // create makes the container of a server, on both networks.
 func (c *Cluster) create(ctx context.Context, o Options, s *Server, image, clients string) error {
 	own := filepath.Join(o.Dir, s.Name)
-	if err := errors.Join(os.MkdirAll(own, 0o755), os.MkdirAll(s.Store, 0o700), os.WriteFile(filepath.Join(own, "nats.conf"), c.config(o, *s), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(own, 0o755), os.WriteFile(filepath.Join(own, "nats.conf"), c.config(o, *s), 0o644)); err != nil {
 		return err
 	}
 	made, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{ContainerRequest: testcontainers.ContainerRequest{
 		Image: image, Name: s.Name, Cmd: []string{"-c", "/own/nats.conf"}, Networks: []string{clients},
-		HostConfigModifier:       func(h *container.HostConfig) { h.Binds = []string{own + ":/own", s.Store + ":/store"} },
+		HostConfigModifier: func(h *container.HostConfig) {
+			h.Binds = []string{own + ":/own", filepath.Join(o.Store, s.Name) + ":/store"}
+		},
 		EndpointSettingsModifier: func(all map[string]*network.EndpointSettings) { all[clients] = at(s.Client) },
 	}})
 	if err != nil {
@@ -214,7 +219,8 @@ func at(address netip.Addr) *network.EndpointSettings {
 }
 
 // config of a server. What it acknowledges it has written through to its disk, and it does not tell clients of the others: who is to
-// know them is told their addresses.
+// know them is told their addresses. A route over which no answer comes is closed within seconds: once a cut is over, what was sent into
+// it would wait for TCP's next try, which may be as far away as the cut was long.
 func (c *Cluster) config(o Options, s Server) []byte {
 	var others []string
 	for _, other := range c.Servers {
@@ -225,7 +231,7 @@ listen: "0.0.0.0:%d"
 http: "0.0.0.0:%d"
 log_file: /own/nats.log
 jetstream { store_dir: /store, max_file: %d, sync_interval: always }
-cluster { name: shiplog, listen: "%s:%d", no_advertise: true, routes: [%s] }
+cluster { name: shiplog, listen: "%s:%d", no_advertise: true, ping_interval: "2s", ping_max: 2, routes: [%s] }
 `, s.Name, clientPort, monitorPort, o.MaxFile, s.Route, routePort, strings.Join(others, ", "))
 }
 
@@ -257,6 +263,31 @@ func (c *Cluster) Wipe(s Server) error {
 	}
 	return doing("wipe", s, err)
 }
+
+// Fill leaves no room on the disk of a server.
+func (c *Cluster) Fill(s Server) error {
+	file, err := os.Create(filler(s))
+	if err != nil {
+		return doing("fill the disk of", s, err)
+	}
+	defer file.Close()
+	for at, size := int64(0), int64(1<<30); size > 0; {
+		switch err := syscall.Fallocate(int(file.Fd()), 0, at, size); err {
+		case nil:
+			at += size
+		case syscall.ENOSPC:
+			size /= 2
+		default:
+			return doing("fill the disk of", s, err)
+		}
+	}
+	return nil
+}
+
+// Free makes room again on a disk that was filled.
+func (c *Cluster) Free(s Server) error { return doing("free the disk of", s, os.Remove(filler(s))) }
+
+func filler(s Server) string { return filepath.Join(s.Store, "filler") }
 
 // Pause stops a server where it is.
 func (c *Cluster) Pause(ctx context.Context, s Server) error {
@@ -316,39 +347,52 @@ func (c *Cluster) connect(ctx context.Context, id, container string, address net
 // Well waits until every server says that it is: it has caught up with the others in every stream.
 func (c *Cluster) Well(ctx context.Context) error {
 	for _, s := range c.Servers {
-		for {
-			why := s.Unwell(ctx)
-			if why == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("%s is not well: %w", s.Name, why)
-			case <-time.After(100 * time.Millisecond):
-			}
+		if err := until(ctx, func() error { return s.Unwell(ctx) }); err != nil {
+			return fmt.Errorf("%s is not well: %w", s.Name, err)
 		}
 	}
 	return nil
 }
 
+// until waits until check returns nil, and returns its last error when ctx ends before that.
+func until(ctx context.Context, check func() error) error {
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // Unwell says why a server is not well; nil: it is.
 func (s Server) Unwell(ctx context.Context) error {
+	_, err := s.ask(ctx, "/healthz")
+	return err
+}
+
+// ask asks the monitoring of a server; everything but 200 is an error.
+func (s Server) ask(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Monitor+"/healthz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Monitor+path, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusOK {
-		return nil
+	said, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(said)))
 	}
-	said, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
-	return errors.New(strings.TrimSpace(string(said)))
+	return string(said), err
 }
 
 // Ended is closed when dockerd has ended.

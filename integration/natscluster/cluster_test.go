@@ -1,15 +1,17 @@
-package natscluster_test
+package natscluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	"shiplog.dev/integration/natscluster"
 )
 
 // TestServers breaks servers in every way, and sees what the others and the clients see of it.
@@ -30,12 +32,12 @@ func TestServers(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	up, err := natscluster.Up(ctx, natscluster.Options{Dir: dir, Store: filepath.Join(dir, "store"), Program: program, MaxFile: 64 << 20})
+	up, err := Up(ctx, Options{Dir: dir, Store: filepath.Join(dir, "store"), Program: program, MaxFile: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(up.Down)
-	c, err := natscluster.Attach(ctx, dir)
+	c, err := Attach(ctx, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,14 +55,14 @@ func TestServers(t *testing.T) {
 		}
 		return err == nil
 	}
-	unwell := func(s natscluster.Server) {
+	unwell := func(s Server) {
 		t.Helper()
-		for s.Unwell(ctx) == nil {
-			if ctx.Err() != nil {
-				t.Fatalf("%s stays well", s.Name)
+		check(until(ctx, func() error {
+			if s.Unwell(ctx) == nil {
+				return fmt.Errorf("%s stays well", s.Name)
 			}
-			time.Sleep(100 * time.Millisecond)
-		}
+			return nil
+		}))
 	}
 
 	check(c.Kill(ctx, first))
@@ -74,6 +76,15 @@ func TestServers(t *testing.T) {
 	}
 	check(c.Start(ctx, first))
 	check(c.Well(ctx))
+
+	write := func(s Server) error { return os.WriteFile(filepath.Join(s.Store, "more"), make([]byte, 64<<10), 0o600) }
+	check(c.Fill(first))
+	if err := write(first); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a full disk takes more: %v", err)
+	}
+	check(write(second))
+	check(c.Free(first))
+	check(write(first))
 
 	check(c.Pause(ctx, first))
 	unwell(first)
@@ -92,6 +103,15 @@ func TestServers(t *testing.T) {
 	if !reached() {
 		t.Error("a server that is cut off from the others takes no connections")
 	}
+	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	check(until(soon, func() error {
+		routes, err := second.ask(soon, "/routez")
+		if err == nil && strings.Contains(routes, first.Name) {
+			err = fmt.Errorf("%s keeps its routes to a server that is cut off", second.Name)
+		}
+		return err
+	}))
 	check(second.Unwell(ctx))
 	check(c.Join(ctx, first))
 	check(c.Well(ctx))

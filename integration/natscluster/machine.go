@@ -137,6 +137,28 @@ func (m *machine) join(ctx context.Context, bridge string) error {
 	return nil
 }
 
+// mount makes a filesystem of a size in a file, mounts it at a directory inside, and returns the directory as seen from outside. What is synced
+// there is synced on the disk under the file.
+func (m *machine) mount(ctx context.Context, directory string, size int64) (string, error) {
+	inside, err := m.inside()
+	if err != nil {
+		return "", err
+	}
+	disk := directory + ".disk"
+	if err := errors.Join(os.MkdirAll(directory, 0o700), os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size)); err != nil {
+		return "", err
+	}
+	for _, command := range [][]string{
+		{"mkfs.ext4", "-q", "-m", "0", disk}, // nothing is set aside for root, who the servers are
+		{"nsenter", "--target", inside, "--mount", "mount", "-o", "loop", disk, directory},
+	} {
+		if _, err := output(ctx, command[0], command[1:]...); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join("/proc", inside, "root", directory), nil
+}
+
 // inside is the process id of dockerd as seen from outside.
 func (m *machine) inside() (string, error) {
 	unshare := strconv.Itoa(m.command.Process.Pid)

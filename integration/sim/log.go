@@ -32,23 +32,39 @@ type plannerLog struct {
 func (l plannerLog) Lead(context.Context, string) {}
 
 func (l plannerLog) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
-	return l.answer(func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, commands...) })
+	part := commands
+	if !slices.ContainsFunc(commands, func(e *shiplogv1.Entry) bool { return e.GetCommand().GetWakeAt() != nil }) {
+		part = l.cut(commands)
+	}
+	return l.answer(len(part) < len(commands), func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, part...) })
 }
 
-func (l plannerLog) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
-	return l.answer(func() (uint64, error) { return l.Journal.AppendEvents(ctx, fence, events...) })
+func (l plannerLog) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) error {
+	part := l.cut(events)
+	_, err := l.answer(len(part) < len(events), func() (uint64, error) { return 0, l.Journal.AppendEvents(ctx, fence, part...) })
+	return err
 }
 
 func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error) {
-	return l.answer(func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, raised) })
+	return l.answer(false, func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, raised) })
 }
 
-// answer makes a write and may lose it, or the answer to it.
-func (l plannerLog) answer(write func() (uint64, error)) (uint64, error) {
+// cut is what the log takes of entries that are stored one after another: all, or the first of them when an append is to be lost.
+func (l plannerLog) cut(entries []*shiplogv1.Entry) []*shiplogv1.Entry {
+	if l.s.faults.lostAppends == 0 || len(entries) == 1 || l.s.chance(0.5) {
+		return entries
+	}
+	n := 1 + l.s.rand.IntN(len(entries)-1)
+	l.s.tell("fault", "of %d entries the log gets the first %d", len(entries), n)
+	return entries[:n]
+}
+
+// answer makes a write and may lose it, or the answer to it. The answer to one that was cut is always lost.
+func (l plannerLog) answer(cut bool, write func() (uint64, error)) (uint64, error) {
 	lost := l.s.faults.lostAppends > 0
 	if lost {
 		l.s.faults.lostAppends--
-		if l.s.chance(0.5) {
+		if !cut && l.s.chance(0.5) {
 			l.s.tell("fault", "an append is lost")
 			return 0, fmt.Errorf("lost before the log took it: %w", journal.ErrUnavailable)
 		}

@@ -118,7 +118,8 @@ func (c *checks) replays() {
 	w, tracker := world.New(), rollout.New()
 	var told []*shiplogv1.Entry
 	changes := make([]world.Change, len(c.records))
-	recorded := map[uint64]map[string][]*shiplogv1.Entry{} // by cause and workload
+	recorded := map[uint64]map[string]*answer{} // by cause and workload
+	open := map[string]*answer{}                // the last for each workload
 	for i, record := range c.records {
 		change, err := world.Decode(record.Sequence, record.Time, record.Entry)
 		if err != nil {
@@ -126,15 +127,25 @@ func (c *checks) replays() {
 			return
 		}
 		changes[i] = change
-		if record.Entry.GetCommand() == nil {
+		if record.Entry.GetFenceRaised() != nil {
+			for _, last := range open {
+				last.cut = true
+			}
+		}
+		command, rollout := record.Entry.GetCommand(), record.Entry.GetRollout()
+		if command == nil {
 			continue
 		}
 		at := recorded[record.Entry.GetCause()]
 		if at == nil {
-			at = map[string][]*shiplogv1.Entry{}
+			at = map[string]*answer{}
 			recorded[record.Entry.GetCause()] = at
 		}
-		at[record.Entry.GetRollout()] = append(at[record.Entry.GetRollout()], record.Entry)
+		if at[rollout] == nil {
+			at[rollout] = &answer{}
+		}
+		at[rollout].commands = append(at[rollout].commands, command)
+		open[rollout] = at[rollout]
 	}
 	every := max(len(changes)/8, 1)
 	for i, change := range changes {
@@ -172,7 +183,14 @@ func (c *checks) tells(want []*shiplogv1.Entry) {
 	}
 }
 
-func (c *checks) decidesAgain(w *world.World, recorded map[string][]*shiplogv1.Entry) {
+// answer is what the log holds of what was decided for one rollout at one position. It is cut if a fence stands behind it: then
+// the end may have got lost.
+type answer struct {
+	commands []*shiplogv1.Command
+	cut      bool
+}
+
+func (c *checks) decidesAgain(w *world.World, recorded map[string]*answer) {
 	if len(recorded) == 0 {
 		return
 	}
@@ -183,16 +201,20 @@ func (c *checks) decidesAgain(w *world.World, recorded map[string][]*shiplogv1.E
 			continue
 		}
 		delete(recorded, decision.Rollout)
-		if len(held) != len(decision.Commands) {
-			c.s.fail("replay", "at %d %d commands were given, replay gives %d", w.Sequence(), len(held), len(decision.Commands))
+		commands := decision.Commands
+		if held.cut && len(held.commands) < len(commands) {
+			commands = commands[:len(held.commands)]
+		}
+		if len(held.commands) != len(commands) {
+			c.s.fail("replay", "at %d %d commands were given, replay gives %d", w.Sequence(), len(held.commands), len(commands))
 			return
 		}
-		for i, command := range decision.Commands {
-			command.Index = held[i].GetCommand().GetIndex()
+		for i, command := range commands {
+			command.Index = held.commands[i].GetIndex()
 			again, _ := proto.MarshalOptions{Deterministic: true}.Marshal(command)
-			before, _ := proto.MarshalOptions{Deterministic: true}.Marshal(held[i].GetCommand())
+			before, _ := proto.MarshalOptions{Deterministic: true}.Marshal(held.commands[i])
 			if !bytes.Equal(again, before) {
-				c.s.fail("replay", "at %d was commanded %s, replay gives %s", w.Sequence(), narrate.Command(held[i].GetCommand()), narrate.Command(command))
+				c.s.fail("replay", "at %d was commanded %s, replay gives %s", w.Sequence(), narrate.Command(held.commands[i]), narrate.Command(command))
 				return
 			}
 		}

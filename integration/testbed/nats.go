@@ -102,6 +102,16 @@ func (c *NATSCluster) Unwell(ctx context.Context) string {
 	return ""
 }
 
+// Disabled returns the servers that run and store nothing any more, since they could not write.
+func (c *NATSCluster) Disabled(ctx context.Context) (names []string) {
+	for _, s := range c.Servers {
+		if _, err := s.ask(ctx, "/healthz?js-enabled-only=true"); err != nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
 // Leader returns the server that leads a stream; empty: none does, as far as anybody says.
 func (c *NATSCluster) Leader(ctx context.Context, stream string) string {
 	for _, s := range c.Servers {

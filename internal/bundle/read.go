@@ -147,7 +147,7 @@ func (b *Bundle) Read(_ context.Context, from journal.From) (journal.Reader, err
 	case from.Compacted:
 		from = journal.From{}
 	case from.Time.IsZero():
-		from.Sequence = max(from.Sequence, b.First)
+		from.Sequence = max(from.Position(), b.First)
 	default:
 		from.Sequence = b.First
 	}

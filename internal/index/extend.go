@@ -141,8 +141,8 @@ func (b *builder) show(record journal.Record, change world.Change) error {
 			told = append(told, ref)
 			b.uids[object.UID] = ref
 		case *world.Pod:
-			pod.owner = object.Owner.Kind + "/" + object.Owner.Name
-			err = belongs(object.Owner.UID)
+			pod.owner = object.Owner.Kind() + "/" + object.Owner.Name()
+			err = belongs(object.Owner.UID())
 		}
 	case *shiplogv1.Entry_ObjectDeleted, *shiplogv1.Entry_Admitted:
 		if ref.Group == world.GroupKruise && ref.Resource == world.ResourceCloneSets {

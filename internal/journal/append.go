@@ -2,15 +2,11 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
@@ -71,7 +67,7 @@ func (j *logStream) fly(ctx context.Context, messages []*nats.Msg, weight int64)
 	defer j.inflight.Release(weight)
 	if j.syncs() && len(messages) > 1 {
 		// One sync for all of them. A batch with an entry that the log has already is refused; then they go one by one.
-		if last, err := j.publishBatch(bounded, messages); err == nil {
+		if last, _, err := j.publishAtomic(bounded, messages); err == nil {
 			return last, nil
 		}
 		for _, m := range messages {
@@ -149,191 +145,3 @@ func (j *logStream) fits(m *nats.Msg) error {
 	}
 	return nil
 }
-
-func (j *logStream) RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error) {
-	m, err := compose(j.options.Cluster, j.options.Shards, fenceEntry(writer, version, raised))
-	if err != nil {
-		return 0, err
-	}
-	m.id = "fence/" + nuid.Next() // one fence, however often it is sent
-	sequence, err := j.fly(ctx, []*nats.Msg{m.msg()}, flightLeast)
-	if err != nil {
-		return 0, fmt.Errorf("raise the fence for %s: %w", writer, err)
-	}
-	return sequence, nil
-}
-
-// fenceEntry is the entry of a fence; raised nil stands for no gates and no settings.
-func fenceEntry(writer, version string, raised *shiplogv1.FenceRaised) *shiplogv1.Entry {
-	if raised == nil {
-		raised = &shiplogv1.FenceRaised{}
-	}
-	return &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: raised}}
-}
-
-// AppendCommands publishes one message alone and several as one atomic batch. The notes that bring the ticks stand in the
-// same batch, in front, so that a wish is never stored without its tick, nor a tick without its wish.
-func (j *logStream) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
-	messages, ticks, err := composeCommands(j.options.Cluster, j.options.Shards, commands)
-	if err != nil {
-		return 0, err
-	}
-	doing := fmt.Sprintf("append %d commands under fence %d", len(commands), fence)
-	batch := make([]*nats.Msg, 0, len(ticks)+len(messages))
-	for _, tick := range ticks {
-		batch = append(batch, j.note(tick))
-	}
-	for _, m := range messages {
-		batch = append(batch, m.msg())
-	}
-	return j.appendFenced(ctx, doing, fence, batch)
-}
-
-// AppendEvents publishes like AppendCommands. A batch with an event that the log has already is refused as a whole; then the
-// events go one by one, and the log leaves out those that it has.
-func (j *logStream) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
-	messages, err := composeEvents(j.options.Cluster, j.options.Shards, events)
-	if err != nil {
-		return 0, err
-	}
-	doing := fmt.Sprintf("append %d rollout events under fence %d", len(events), fence)
-	batch := make([]*nats.Msg, len(messages))
-	for i, m := range messages {
-		batch[i] = m.msg()
-	}
-	last, err := j.appendFenced(ctx, doing, fence, batch)
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != codeDuplicateInBatch {
-		return last, err
-	}
-	for i, m := range messages {
-		if last, err = j.appendFenced(ctx, doing, fence, []*nats.Msg{m.msg()}); err != nil {
-			return 0, fmt.Errorf("the first %d are stored: %w", i, err)
-		}
-	}
-	return last, nil
-}
-
-// AppendSeal publishes a seal.
-func (j *logStream) AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error) {
-	m, err := composeSeal(j.options.Cluster, j.options.Shards, seal)
-	if err != nil {
-		return 0, err
-	}
-	return j.appendFenced(ctx, fmt.Sprintf("append a seal under fence %d", fence), fence, []*nats.Msg{m.msg()})
-}
-
-// appendFenced stores the messages, all or none, if fence is the newest one, and returns the sequence of the last.
-func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64, batch []*nats.Msg) (uint64, error) {
-	for _, m := range batch {
-		if err := j.fits(m); err != nil {
-			return 0, fmt.Errorf("%s: %w", doing, err)
-		}
-	}
-	batch[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(fence, 10))
-	batch[0].Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, j.subject(spaceFence+"."+fenceHolder))
-	j.commands.Lock()
-	defer j.commands.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, j.patience)
-	defer cancel()
-	wait := retryWait
-	for {
-		sequence, err := j.publishBatch(bounded, batch)
-		if err == nil {
-			j.answered()
-			return sequence, nil
-		}
-		again, err := j.refused(bounded, fence, err)
-		if err != nil && !again {
-			return 0, fmt.Errorf("%s: %w", doing, err)
-		}
-		if !j.pause(bounded, &wait) {
-			return 0, unavailable(ctx, doing, err)
-		}
-	}
-}
-
-// note returns the message that makes the log append tick when it falls due. A later one for the same identity replaces it.
-func (j *logStream) note(tick message) *nats.Msg {
-	m := &nats.Msg{Data: tick.data, Header: nats.Header{}}
-	m.Subject = Address{Cluster: j.options.Cluster, Space: spaceWake, ID: tick.wish.GetId()}.String()
-	m.Header.Set(headerSum, sumOf(tick.subject, tick.data)) // the server passes it on to the tick
-	m.Header.Set(jetstream.ScheduleHeader, "@at "+tick.wish.GetDue().AsTime().Format(time.RFC3339Nano))
-	m.Header.Set(jetstream.ScheduleTargetHeader, tick.subject)
-	return m
-}
-
-// publishBatch sends the messages, all or none, and returns the last sequence.
-func (j *logStream) publishBatch(ctx context.Context, batch []*nats.Msg) (uint64, error) {
-	id := nuid.Next()
-	connection := j.nc.Stats().Reconnects
-	for i, m := range batch {
-		if len(batch) > 1 {
-			m.Header.Set(headerBatchID, id)
-			m.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
-		}
-		if i < len(batch)-1 {
-			if err := j.nc.PublishMsg(m); err != nil {
-				return 0, err
-			}
-		} else if len(batch) > 1 {
-			m.Header.Set(headerBatchCommit, "1")
-		}
-	}
-	if j.nc.Stats().Reconnects != connection {
-		return 0, nats.ErrReconnectBufExceeded // part of the batch went over another connection; the rest is not sent
-	}
-	sequence, _, err := j.ask(ctx, batch[len(batch)-1])
-	return sequence, err
-}
-
-// ask publishes a message and returns where it, or the batch that it ends, is stored, and whether it was before.
-func (j *logStream) ask(ctx context.Context, m *nats.Msg) (sequence uint64, duplicate bool, _ error) {
-	asked, cancel := context.WithTimeout(ctx, answerWait)
-	defer cancel()
-	reply, err := j.nc.RequestMsgWithContext(asked, m)
-	if err != nil {
-		return 0, false, err
-	}
-	var answer struct {
-		Error     *jetstream.APIError `json:"error"`
-		Sequence  uint64              `json:"seq"`
-		Duplicate bool                `json:"duplicate"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return 0, false, fmt.Errorf("answer %q: %w", reply.Data, err)
-	}
-	if answer.Error != nil {
-		return 0, false, answer.Error
-	}
-	if answer.Sequence == 0 {
-		return 0, false, fmt.Errorf("answer %q names no sequence", reply.Data)
-	}
-	return answer.Sequence, answer.Duplicate, nil
-}
-
-// refused says what the error of a fenced append means and whether to try again.
-func (j *logStream) refused(ctx context.Context, fence uint64, err error) (again bool, _ error) {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		switch api.ErrorCode {
-		case codeWrongLast:
-			return false, fmt.Errorf("%w: %w", ErrFenced, err)
-		case codeWrongLastConstant:
-			// An earlier append is still being agreed on, or so is another fence. The newest fence tells which.
-			if last, lerr := j.stream.GetLastMsgForSubject(ctx, j.subject(spaceFence+"."+fenceHolder)); lerr == nil && last.Sequence != fence {
-				return false, fmt.Errorf("%w: the newest is at %d", ErrFenced, last.Sequence)
-			}
-			return true, err
-		}
-	}
-	known := classify(err)
-	return errors.Is(known, ErrUnavailable) && notStored(err), known
-}
-
-// Headers of an atomic batch.
-const (
-	headerBatchID       = "Nats-Batch-Id"
-	headerBatchSequence = "Nats-Batch-Sequence"
-	headerBatchCommit   = "Nats-Batch-Commit"
-)

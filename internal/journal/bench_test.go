@@ -63,12 +63,18 @@ func BenchmarkAppendOne(b *testing.B) {
 	})
 }
 
-// BenchmarkCommands appends 500 commands of about 600 bytes at a time.
+// BenchmarkCommands appends commands of about 600 bytes, some at a time.
 func BenchmarkCommands(b *testing.B) {
+	for _, batch := range []int{1, 2, MaxCommands} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) { benchmarkCommands(b, batch) })
+	}
+}
+
+func benchmarkCommands(b *testing.B, batch int) {
 	benchmarkEach(b, func(b *testing.B, j Journal) {
 		fence, err := j.RaiseFence(b.Context(), "planner", "v1", nil)
 		check(b, err)
-		commands := make([]*shiplogv1.Entry, MaxCommands)
+		commands := make([]*shiplogv1.Entry, batch)
 		for i := range commands {
 			commands[i] = write(fmt.Sprint(i))
 			commands[i].GetCommand().Effect = &shiplogv1.Command_Patch{Patch: &shiplogv1.PatchObject{Json: filler(550)}}
@@ -165,7 +171,7 @@ func BenchmarkWork(b *testing.B) {
 					return
 				}
 				if _, ok := j.(*Memory); ok {
-					time.Sleep(time.Millisecond)
+					time.Sleep(time.Millisecond) // it takes entries faster than anybody takes them away
 				}
 			}
 		}()

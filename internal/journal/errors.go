@@ -46,6 +46,9 @@ func classify(err error) error {
 
 // notStored says that an append which failed with err has certainly stored nothing and may be tried again.
 func notStored(err error) bool {
+	if errors.As(err, new(unsure)) {
+		return false
+	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {

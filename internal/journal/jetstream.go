@@ -57,6 +57,9 @@ type logStream struct {
 	inflight *semaphore.Weighted
 	// commands is held while commands are published: the server refuses two checks of one fence at a time.
 	commands sync.Mutex
+	// answers are those to streams of messages, at inbox and below.
+	answers chan *nats.Msg
+	inbox   string
 	// compacting is held by Compact.
 	compacting sync.Mutex
 
@@ -126,6 +129,10 @@ func (j *logStream) connect() (err error) {
 	if err := j.dial(url, j.options.Log, own...); err != nil {
 		return fmt.Errorf("open the log at %s: %w", anonymous(url), err)
 	}
+	j.inbox, j.answers = j.nc.NewInbox(), make(chan *nats.Msg, 2*MaxCommands)
+	if _, err := j.nc.ChanSubscribe(j.inbox+".>", j.answers); err != nil {
+		return unavailable(context.Background(), "listen for the answers of the log at "+anonymous(url), err)
+	}
 	if j.issuer == nil {
 		return nil
 	}
@@ -155,6 +162,7 @@ func (j *logStream) openStream(ctx context.Context) error {
 		AllowRollup:        true,
 		AllowDirect:        o.Replicas == 1, // a follower may answer a direct get from the past
 		AllowAtomicPublish: true,
+		AllowBatchPublish:  true,
 		AllowMsgSchedules:  true,
 	}
 	if o.Retention > 0 && o.Retention < duplicates {
@@ -194,7 +202,8 @@ func (j *logStream) openStream(ctx context.Context) error {
 		return nil
 	}
 	if have.MaxAge == want.MaxAge && have.MaxBytes == want.MaxBytes && have.Replicas == want.Replicas && have.Duplicates == want.Duplicates &&
-		have.AllowDirect == want.AllowDirect && have.Compression == want.Compression && slices.Equal(have.Subjects, want.Subjects) && maps.Equal(own(have.Metadata), want.Metadata) {
+		have.AllowDirect == want.AllowDirect && have.AllowBatchPublish == want.AllowBatchPublish &&
+		have.Compression == want.Compression && slices.Equal(have.Subjects, want.Subjects) && maps.Equal(own(have.Metadata), want.Metadata) {
 		return nil
 	}
 	j.stream, err = j.js.UpdateStream(ctx, want)
@@ -276,9 +285,18 @@ func (j *logStream) info(ctx context.Context, options ...jetstream.StreamInfoOpt
 	bounded, cancel := context.WithTimeout(ctx, j.patience)
 	defer cancel()
 	err := j.patiently(bounded, "look at the stream "+j.name, func(ctx context.Context) (err error) {
-		info, err = j.stream.Info(ctx, options...)
+		info, err = j.ledInfo(ctx, options...)
 		return err
 	})
+	return info, err
+}
+
+// ledInfo asks once. A server that is cut off from the others describes the stream nevertheless, as it was: that is no answer.
+func (j *logStream) ledInfo(ctx context.Context, options ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	info, err := j.stream.Info(ctx, options...)
+	if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
+		err = errors.New("no server leads the stream")
+	}
 	return info, err
 }
 

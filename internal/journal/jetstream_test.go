@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal/embedded"
 )
 
@@ -298,14 +299,14 @@ func TestRetention(t *testing.T) {
 	ctx := within(t)
 	_, err := j.Append(ctx, fact("a", 1))
 	check(t, err)
-	for {
+	testbed.Eventually(t, time.Minute, func() error {
 		state, err := j.State(ctx)
 		check(t, err)
-		if state.FirstSequence == 2 {
-			break
+		if state.FirstSequence != 2 {
+			return fmt.Errorf("the first entry is %d", state.FirstSequence)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return nil
+	})
 	_, err = reads(t, j, From{Sequence: 1}).Next(func() context.Context { go j.Append(ctx, fact("a", 2)); return ctx }())
 	wantError(t, err, ErrGap)
 }
@@ -405,18 +406,18 @@ func TestSlowReader(t *testing.T) {
 		_, err := f.Append(within(t), factOf("a", i, size))
 		check(t, err)
 	}
-	for {
+	testbed.Eventually(t, time.Minute, func() error {
 		r.queue.mu.Lock()
 		bytes := r.queue.bytes
 		r.queue.mu.Unlock()
 		if bytes > aheadBytes+2*size {
 			t.Fatalf("%d bytes are held", bytes)
 		}
-		if bytes >= aheadBytes {
-			break
+		if bytes < aheadBytes {
+			return fmt.Errorf("%d bytes are held", bytes)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 	take(t, r, n)
 }
 
@@ -555,6 +556,5 @@ func TestOlderLog(t *testing.T) {
 	f.reopen(t)
 	_, err = f.Append(within(t), nodeFact("n", "a"))
 	check(t, err)
-	_, err = f.AppendEvents(within(t), 0, rolloutEvent("web", 1, 0))
-	check(t, err)
+	check(t, f.AppendEvents(within(t), 0, rolloutEvent("web", 1, 0)))
 }

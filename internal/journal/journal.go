@@ -13,7 +13,7 @@ import (
 
 // Errors of a journal. Test with errors.Is.
 var (
-	// ErrFenced: another planner raised its fence after ours; nothing of the batch was appended.
+	// ErrFenced: another planner raised its fence after ours, and nothing was appended behind that.
 	ErrFenced = errors.New("another planner raised its fence")
 	// ErrFull: the log has no room left and was told not to drop old entries, or the disk is full; nothing was appended.
 	ErrFull = errors.New("the log is full")
@@ -22,7 +22,7 @@ var (
 	ErrUnavailable = errors.New("the log cannot be reached")
 	// ErrTooLarge: one entry is larger than the log takes; nothing was appended.
 	ErrTooLarge = errors.New("the entry is too large for the log")
-	// ErrGap: entries that the reader should have seen have left the log. Start again from Compacted.
+	// ErrGap: entries that the reader should have seen have left the log, or it was rolled back. Start again from Compacted.
 	ErrGap = errors.New("entries were dropped before they were read")
 	// ErrUndecodable: an entry of the log cannot be understood. The text names its sequence and the reason.
 	ErrUndecodable = errors.New("an entry of the log cannot be decoded")
@@ -61,6 +61,17 @@ type From struct {
 	Sequence uint64
 	// Time starts at the first entry that is not older; zero: at the oldest entry.
 	Time time.Time
+	// After starts behind an entry that was read before; without a sequence: see Sequence. If the log does not hold it any more, because it was
+	// rolled back, that is ErrGap, from Read or from Next.
+	After Record
+}
+
+// Position is where From starts by sequence; 0: by time.
+func (f From) Position() uint64 {
+	if f.After.Sequence > 0 {
+		return f.After.Sequence + 1
+	}
+	return f.Sequence
 }
 
 // Journal is one cluster's log. All methods may be called from several goroutines.
@@ -77,16 +88,18 @@ type Journal interface {
 	// rules obey these feature gates and settings (nil: none).
 	RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error)
 
-	// AppendCommands stores up to MaxCommands commands, all or none, if fence is still the newest fence, and returns the
-	// sequence of the last one. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is
+	// AppendCommands stores up to MaxCommands commands, in order, if fence is still the newest fence, and returns the sequence
+	// of the last one. Unless there is a wish among them, the first of them may be stored when it fails with ErrFenced, ErrFull
+	// or ErrUnavailable. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is
 	// overdue comes within half a second. Fence 0 stands for a log in which nobody ever raised one.
-	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes).
+	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes; nothing
+	// was appended).
 	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)
 
-	// AppendEvents stores up to MaxCommands rollout events, in order, if fence is still the newest fence, and returns the
-	// sequence of the last one. Each has an identity (its cause, index and time), so appending it again within two minutes
-	// stores nothing. Errors: those of AppendCommands.
-	AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error)
+	// AppendEvents stores up to MaxCommands rollout events, in order, if fence is still the newest fence. Each has an identity
+	// (its cause, index and time), so appending it again within two minutes stores nothing. Errors: those of AppendCommands;
+	// the first events may be stored.
+	AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) error
 
 	// AppendSeal stores a seal if fence is still the newest fence, and returns its sequence. Errors: those of AppendCommands.
 	AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error)
@@ -119,7 +132,7 @@ type Journal interface {
 	// the entry at itself. live is called with rising sequences.
 	Compact(ctx context.Context, at uint64, live func(sequence uint64) bool) error
 
-	// Lead returns at once and tells everybody that writer leads, until ctx ends. Nothing of it is stored.
+	// Lead returns at once and tells everybody who listens that writer, which has a name, leads, until ctx ends. Nothing of it is stored.
 	Lead(ctx context.Context, writer string)
 	// AwaitVacancy returns nil when no leader has been heard of for patience, which should be several heartbeats of 500 ms.
 	// Errors: ErrUnavailable if the log is closed, or that of ctx.

@@ -259,10 +259,10 @@ func (m *Memory) AppendCommands(ctx context.Context, fence uint64, commands ...*
 	return last, nil
 }
 
-func (m *Memory) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) (uint64, error) {
+func (m *Memory) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) error {
 	messages, err := composeEvents("local", 1, events)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,14 +271,13 @@ func (m *Memory) AppendEvents(ctx context.Context, fence uint64, events ...*ship
 		err = fmt.Errorf("%w: the newest is at %d", ErrFenced, m.fence)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("append %d rollout events under fence %d: %w", len(events), fence, err)
+		return fmt.Errorf("append %d rollout events under fence %d: %w", len(events), fence, err)
 	}
-	var last uint64
 	for _, x := range messages {
-		last = m.store(x)
+		m.store(x)
 	}
 	m.wake()
-	return last, nil
+	return nil
 }
 
 func (m *Memory) AppendSeal(ctx context.Context, fence uint64, seal *shiplogv1.Entry) (uint64, error) {
@@ -442,10 +441,10 @@ func (m *Memory) Read(ctx context.Context, from From) (Reader, error) {
 		r.view, r.next = slices.Clone(m.view), max(m.viewAt+1, m.first)
 	case from.Compacted:
 		r.next = m.first
-	case from.Sequence > m.last+1:
-		return fail(fmt.Errorf("%w: position %d is asked for, the log ends at %d", ErrGap, from.Sequence, m.last))
-	case from.Sequence > 0:
-		r.next = from.Sequence
+	case from.Position() > m.last+1:
+		return fail(fmt.Errorf("%w: position %d is asked for, the log ends at %d", ErrGap, from.Position(), m.last))
+	case from.Position() > 0: // After is still there: this log is never rolled back
+		r.next = from.Position()
 	default:
 		i, _ := slices.BinarySearchFunc(m.messages, from.Time, func(x raw, t time.Time) int { return x.time.Compare(t) })
 		r.next = m.first + uint64(i)

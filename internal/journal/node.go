@@ -482,7 +482,7 @@ func (n *nodeLink) Commands(ctx context.Context) (Work, error) {
 	}
 	return n.take(ctx, "take the commands for node "+n.node, func(ctx context.Context) (jetstream.Consumer, error) {
 		return n.js.Consumer(ctx, n.stream, nodeConsumer(n.node))
-	}, func(context.Context) (uint64, error) { return 0, nil }, nodePulse) // an agent may not ask where the log ends
+	}, func(context.Context) (uint64, error) { return 0, nil }, func() time.Duration { return nodePulse }) // an agent may not ask where the log ends
 }
 
 func (n *nodeLink) Say(ctx context.Context, word *shiplogv1.Entry) (Said, error) {

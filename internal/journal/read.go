@@ -31,7 +31,7 @@ func (j *logStream) Read(ctx context.Context, from From) (Reader, error) {
 		return fail(err)
 	}
 	r := &reader{j: j, queue: newQueue()}
-	sequence := from.Sequence
+	sequence := from.Position()
 	if from.Compacted {
 		if r.view, err = j.newestView(ctx, info.State.LastSeq); err != nil {
 			return fail(err)
@@ -54,6 +54,9 @@ func (j *logStream) Read(ctx context.Context, from From) (Reader, error) {
 	}
 	if r.feed, err = j.openFeed(ctx, sequence, from.Time); err != nil {
 		return fail(err)
+	}
+	if last := from.After; last.Sequence > 0 && !from.Compacted {
+		r.feed.last = raw{sequence: last.Sequence, time: last.Time, subject: last.Subject}
 	}
 	var end context.CancelFunc
 	r.running, end = context.WithCancel(j.closing)
@@ -92,7 +95,7 @@ func (r *reader) run() {
 	for err == nil {
 		var m raw
 		var own bool
-		if m, own, err = r.feed.next(); err != nil {
+		if m, own, err = r.feed.next(r.running); err != nil {
 			break
 		}
 		if own {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/internal/journal/embedded"
 )
 
 func readFromAnywhere(t *testing.T, f *fixture) {
@@ -28,7 +30,7 @@ func readFromAnywhere(t *testing.T, f *fixture) {
 		first uint64
 	}{
 		{From{}, 1}, {From{Sequence: 1}, 1}, {From{Sequence: 4}, 4}, {From{Sequence: 10}, 10},
-		{From{Time: middle}, uint64(want + 1)}, {From{Time: time.Now().Add(-time.Hour)}, 1}, {From{Compacted: true}, 1},
+		{From{After: all[3]}, 5}, {From{Time: middle}, uint64(want + 1)}, {From{Time: time.Now().Add(-time.Hour)}, 1}, {From{Compacted: true}, 1},
 	} {
 		if got := take(t, reads(t, f, c.from), int(11-c.first)); got[0].Sequence != c.first {
 			t.Errorf("from %+v: begins at %d, want %d", c.from, got[0].Sequence, c.first)
@@ -174,5 +176,45 @@ func missingAfterCompaction(t *testing.T, f *fixture) {
 	check(t, f.Compact(ctx, state.LastSequence, func(uint64) bool { return true }))
 	if state, err = f.State(ctx); err != nil || state.Missing != 0 {
 		t.Errorf("state %+v, %v", state, err)
+	}
+}
+
+// TestPutBackAndOvertaken: the log is put back, and has grown beyond where a reader was when the reader finds it again. What follows does not
+// belong to what the reader has.
+func TestPutBackAndOvertaken(t *testing.T) {
+	t.Parallel()
+	s := startTestServer(t, 0)
+	j := mustOpen(t, Options{URL: s.url, Patience: 45 * time.Second, Log: testLog(t)})
+	grow := func(j Journal, name string, n int) {
+		t.Helper()
+		for i := range n {
+			_, err := j.Append(within(t), fact(name, i+1))
+			check(t, err)
+		}
+	}
+	grow(j, "before", 5)
+	s.Stop()
+	saved := t.TempDir()
+	check(t, os.CopyFS(saved, os.DirFS(s.Directory)))
+	s.start(t)
+	r := reads(t, j, From{Sequence: 1})
+	grow(j, "lost", 5)
+	taken := take(t, r, 10)
+	s.Stop()
+	elsewhere := mustOpen(t, Options{Server: &embedded.Server{Directory: saved}})
+	grow(elsewhere, "instead", 8)
+	check(t, elsewhere.Close())
+	check(t, os.RemoveAll(s.Directory))
+	check(t, os.CopyFS(s.Directory, os.DirFS(saved)))
+	s.start(t)
+	records, err := r.Next(within(t))
+	if err == nil {
+		t.Fatalf("read on: %v", sequences(records))
+	}
+	wantError(t, err, ErrGap)
+	_, err = reads(t, j, From{After: taken[9]}).Next(within(t)) // so does whoever reads anew
+	wantError(t, err, ErrGap)
+	if next := take(t, reads(t, j, From{After: taken[3]}), 9)[0]; next.Sequence != 5 {
+		t.Errorf("after an entry that is still there comes %d", next.Sequence)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal/embedded"
 )
 
@@ -97,6 +98,9 @@ func TestReplicated(t *testing.T) {
 	l := j.(*logStream)
 	if n := l.stream.CachedInfo().Config.Replicas; n != 3 {
 		t.Fatalf("%d replicas", n)
+	}
+	if l.pulse() != pullPulse {
+		t.Errorf("servers of which one may be lost give a sign of life every %s", l.pulse())
 	}
 	compressed := l.stream.CachedInfo().Config // as earlier versions made it
 	compressed.Compression = jetstream.S2Compression
@@ -205,4 +209,28 @@ func TestLeavesServerWithoutOthers(t *testing.T) {
 	if l.nc.ConnectedUrl() == alone.ClientURL() {
 		t.Error("the server that is alone answered")
 	}
+}
+
+// TestAloneAnswersNothing: a server that lost the other two still describes the stream, as it was. That is no answer: whoever took it for one
+// would stay with that server.
+func TestAloneAnswersNothing(t *testing.T) {
+	t.Parallel()
+	servers, _ := startReplicas(t, directories(t))
+	j := mustOpen(t, Options{URL: servers[0].ClientURL(), Durability: Strict, Patience: testPatience, Log: testLog(t)}).(*logStream)
+	_, err := j.info(within(t))
+	check(t, err)
+	for _, s := range servers[1:] {
+		s.Shutdown()
+	}
+	testbed.Eventually(t, time.Minute, func() error {
+		short, cancel := context.WithTimeout(t.Context(), tryWait)
+		defer cancel()
+		info, err := j.stream.Info(short)
+		if err == nil && info.Cluster.Leader != "" {
+			err = errors.New("it does not know yet")
+		}
+		return err
+	})
+	_, err = j.info(within(t))
+	wantError(t, err, ErrUnavailable)
 }

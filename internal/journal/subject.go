@@ -25,7 +25,7 @@ const (
 	spaceSeal    = "seal"  // seal.planner
 	spaceEvent   = "event" // event.KIND.NAMESPACE.NAME.TYPE: rollout events, as CloudEvents in JSON
 	spaceAlarm   = "alarm" // alarm.rewound, alarm.log-lost: what breaks the thread of facts
-	// spaceLead is outside the stream: it carries the heartbeats of leaders.
+	// spaceLead is outside the stream: on it standbys ask who leads, and the leader answers.
 	spaceLead = "lead"
 )
 

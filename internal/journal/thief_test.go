@@ -364,7 +364,7 @@ func TestAThiefGetsNothing(t *testing.T) {
 		check(t, thief.Flush())
 		_, err = own.Alive(within(t)) // what came before it has been handled
 		check(t, err)
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // what another agent was sent may still be on its way; that nothing is shows only in time that passes
 
 		if after := end(t, g); after != before {
 			for sequence := before + 1; sequence <= after; sequence++ {

@@ -48,8 +48,7 @@ func TestServicesHaveWhatTheyNeed(t *testing.T) {
 	check(t, err)
 	command, err := planner.AppendCommands(ctx, fence, write("a"), pull("n1", "nginx:1"), wish("w", time.Now()))
 	check(t, err)
-	_, err = planner.AppendEvents(ctx, fence, rolloutEvent("a", 1, 0))
-	check(t, err)
+	check(t, planner.AppendEvents(ctx, fence, rolloutEvent("a", 1, 0)))
 	select {
 	case <-events:
 	case <-ctx.Done():

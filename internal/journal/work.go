@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +20,8 @@ const (
 	keepAlive = ackWait / 3
 	// maxHeld is how many commands all takers of one name hold together.
 	maxHeld = 1024
-	// soon is within which a command is handed out as a rule. One that took longer may have been handed out before: a new leader of a
-	// replicated log need not know.
+	// soon is within which a command is handed out as a rule. One that took longer may have been handed out before where servers form a
+	// cluster: another one of them than the taker's may have been killed, and a new leader need not know what the old one did.
 	soon = time.Second
 	// maxFetched is how many of them one taker has fetched ahead.
 	maxFetched = 64
@@ -46,7 +48,7 @@ func (j *logStream) share(ctx context.Context, name, subjects, what string, held
 			MaxAckPending: held,
 			MaxDeliver:    -1,
 		})
-	}, j.ends, pullPulse)
+	}, j.ends, j.pulse)
 }
 
 // ends says where the log ends.
@@ -60,7 +62,7 @@ func (j *logStream) ends(ctx context.Context) (uint64, error) {
 
 // take takes what a consumer hands out, of a log of which ends says where it ends, and has a sign of life from it every pulse.
 func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error),
-	ends func(context.Context) (uint64, error), pulse time.Duration) (Work, error) {
+	ends func(context.Context) (uint64, error), pulse func() time.Duration) (Work, error) {
 	bounded, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	w := &work{link: l, ends: ends, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
@@ -69,13 +71,13 @@ func (l *link) take(ctx context.Context, doing string, open func(context.Context
 		if err != nil {
 			return err
 		}
-		w.since = consumer.CachedInfo().Created
+		w.since, w.clustered = consumer.CachedInfo().Created, consumer.CachedInfo().Cluster != nil
 		w.connection = l.nc.Stats().Reconnects
 		if w.before, err = ends(ctx); err != nil {
 			return err
 		}
 		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
-			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pulse))
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pulse()))
 		return err
 	})
 	if err != nil {
@@ -88,7 +90,6 @@ func (l *link) take(ctx context.Context, doing string, open func(context.Context
 		w.it.Stop()
 	})
 	go w.fetch()
-	go w.keep()
 	return w, nil
 }
 
@@ -109,10 +110,12 @@ func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
 	*link
-	it      jetstream.MessagesContext
-	since   time.Time // when takers of this name first asked for commands
-	running context.Context
-	close   func()
+	it    jetstream.MessagesContext
+	since time.Time // when takers of this name first asked for commands
+	// clustered: more servers than the one that the taker is connected to keep what was handed out.
+	clustered bool
+	running   context.Context
+	close     func()
 
 	fetched chan fetched
 
@@ -124,6 +127,8 @@ type work struct {
 
 	mu   sync.Mutex
 	held map[uint64]jetstream.Msg
+	// keeping: keep is due within keepAlive.
+	keeping bool
 }
 
 type fetched struct {
@@ -193,12 +198,14 @@ func (w *work) hold(msg jetstream.Msg) (*Task, error) {
 	}
 	w.mu.Lock()
 	w.held[sequence] = msg
+	w.keepOn()
 	w.mu.Unlock()
 	return &Task{
 		Record: Record{Sequence: sequence, Time: meta.Timestamp, Subject: msg.Subject(), Size: len(msg.Data()), Entry: entry},
-		Again:  meta.NumDelivered > 1 || meta.Timestamp.Before(w.since) || w.forgotten(sequence) || time.Since(meta.Timestamp) > soon,
-		Done:   func(ctx context.Context) error { return w.done(ctx, sequence, msg) },
-		Later:  func(wait time.Duration) { w.later(sequence, msg, wait) },
+		Again: meta.NumDelivered > 1 || meta.Timestamp.Before(w.since) || w.forgotten(sequence) ||
+			w.clustered && time.Since(meta.Timestamp) > soon,
+		Done:  func(ctx context.Context) error { return w.done(ctx, sequence, msg) },
+		Later: func(wait time.Duration) { w.later(sequence, msg, wait) },
 	}, nil
 }
 
@@ -250,25 +257,28 @@ func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) err
 	}
 }
 
-// keep tells the server every keepAlive that the commands held are being worked on.
+// keepOn has keep called, unless it will be or nothing is held: who waits for work does not wake up for nothing. mu is held.
+func (w *work) keepOn() {
+	if w.keeping || len(w.held) == 0 {
+		return
+	}
+	w.keeping = true
+	time.AfterFunc(keepAlive, w.keep)
+}
+
+// keep tells the server that the commands held are being worked on, and again after keepAlive.
 func (w *work) keep() {
-	ticker := time.NewTicker(keepAlive)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-w.running.Done():
-			return
-		case <-ticker.C:
-		}
-		w.mu.Lock()
-		held := make([]jetstream.Msg, 0, len(w.held))
-		for _, msg := range w.held {
-			held = append(held, msg)
-		}
+	w.mu.Lock()
+	w.keeping = false
+	if w.running.Err() != nil {
 		w.mu.Unlock()
-		for _, msg := range held {
-			_ = msg.InProgress() // if it is lost, the next one counts; if all are, somebody else may try
-		}
+		return
+	}
+	w.keepOn()
+	held := slices.Collect(maps.Values(w.held))
+	w.mu.Unlock()
+	for _, msg := range held {
+		_ = msg.InProgress() // if it is lost, the next one counts; if all are, somebody else may try
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/integration/testbed"
 )
 
 func works(t *testing.T, j Journal, name string) Work {
@@ -44,16 +45,14 @@ func backlogIsWhatWaits(t *testing.T, f *fixture) {
 	check(t, err)
 	waits := func(want uint64) {
 		t.Helper()
-		for {
+		testbed.Eventually(t, time.Minute, func() error {
 			backlog, err := f.Backlog(ctx)
 			check(t, err)
-			if len(backlog) == 1 && backlog["executor"] == want {
-				return
+			if len(backlog) != 1 || backlog["executor"] != want {
+				return fmt.Errorf("the backlog is %v, %d are to wait", backlog, want)
 			}
-			if time.Sleep(10 * time.Millisecond); ctx.Err() != nil {
-				t.Fatalf("the backlog is %v, %d are to wait", backlog, want)
-			}
-		}
+			return nil
+		})
 	}
 	waits(3)
 	task := next(t, one)

@@ -415,7 +415,7 @@ func Who(change *shiplogv1.LastChange) string {
 
 func (a *Account) changed(record journal.Record, pod *world.Pod) {
 	life := a.lives[pod.UID]
-	if life == nil && (a.UID == "" || pod.Owner.UID != a.UID) || life != nil && (pod.Version <= life.version || !life.Gone.IsZero()) {
+	if life == nil && (a.UID == "" || pod.Owner.UID() != a.UID) || life != nil && (pod.Version <= life.version || !life.Gone.IsZero()) {
 		return
 	}
 	fact := podFact{pod}
@@ -447,7 +447,7 @@ func (a *Account) changed(record journal.Record, pod *world.Pod) {
 	}
 	a.tell(record, life, fact, before, now, trouble)
 	life.Trouble, life.restarts = trouble, fact.restarts()
-	span := Span{State: now, From: record.Time, Sequence: record.Sequence, Revision: pod.Labels[revisionLabel], Images: fact.images(), Note: trouble}
+	span := Span{State: now, From: record.Time, Sequence: record.Sequence, Revision: pod.Labels.Get(revisionLabel), Images: fact.images(), Note: trouble}
 	if !isNew {
 		held := &life.Spans[len(life.Spans)-1]
 		if held.State == span.State && held.Revision == span.Revision {

@@ -114,7 +114,11 @@ func RolloutEvent(event *shiplogv1.RolloutEvent) string {
 
 // Command words a command: the effect and its reason.
 func Command(command *shiplogv1.Command) string {
-	return fmt.Sprintf("%s  %s: %s", Effect(command), command.GetReason().GetCode(), command.GetReason().GetMessage())
+	once := ""
+	if needed := command.GetNeeds(); needed != nil {
+		once = " once " + singular(needed.GetResource()) + "/" + needed.GetName() + " is there"
+	}
+	return fmt.Sprintf("%s%s  %s: %s", Effect(command), once, command.GetReason().GetCode(), command.GetReason().GetMessage())
 }
 
 // Effect words what a command does to which object.

@@ -2,7 +2,6 @@ package narrate
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,11 +46,11 @@ type podFact struct{ *world.Pod }
 // that fails does so until it is ready or changed again, though its containers may look well between two attempts.
 func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Time) {
 	before := was.State
-	if before == Failing && was.Revision != p.Labels[revisionLabel] {
+	if before == Failing && was.Revision != p.Labels.Get(revisionLabel) {
 		before = NotReady
 	}
 	ready := p.Condition("Ready")
-	isReady := ready != nil && ready.Status == "True" && p.Phase == string(corev1.PodRunning)
+	isReady := ready.Status == "True" && p.Phase == string(corev1.PodRunning)
 	switch {
 	case p.Terminating:
 		return Terminating, time.Time{}
@@ -82,10 +81,10 @@ func (p podFact) state(was Span, minReady int32) (now State, availableAt time.Ti
 
 // held says what keeps a ready Pod from counting as available; empty: nothing does.
 func (p podFact) held() string {
-	if state := v1beta1.LifecycleStateType(p.Labels[v1beta1.LifecycleStateKey]); state != "" && state != v1beta1.LifecycleStateNormal {
+	if state := v1beta1.LifecycleStateType(p.Labels.Get(v1beta1.LifecycleStateKey)); state != "" && state != v1beta1.LifecycleStateNormal {
 		return string(state)
 	}
-	for _, label := range slices.Sorted(maps.Keys(p.Labels)) {
+	for label := range p.Labels.All() {
 		if strings.HasPrefix(label, unavailableLabel) {
 			return label
 		}
@@ -99,28 +98,27 @@ const unavailableLabel = "unavailable-pod.kruise.io/"
 // cannotStart says whether a container waits for a reason that does not end by itself.
 func (p podFact) cannotStart() bool {
 	return slices.ContainsFunc(p.Statuses, func(status world.ContainerStatus) bool {
-		return slices.Contains(failures, status.State.Waiting.Reason)
+		return slices.Contains(failures, status.Waiting().Reason)
 	})
 }
 
 // runs says whether all containers are ready, whatever else the Pod waits for.
 func (p podFact) runs() bool {
-	condition := p.Condition(string(corev1.ContainersReady))
-	return condition != nil && condition.Status == "True"
+	return p.Condition(string(corev1.ContainersReady)).Status == "True"
 }
 
 // failing says whether a container cannot start, or keeps ending with an error.
 func (p podFact) failing() bool {
 	return p.cannotStart() || slices.ContainsFunc(p.Statuses, func(status world.ContainerStatus) bool {
 		ended := status.State.Terminated
-		return status.State.Waiting.Reason == "CrashLoopBackOff" || ended != nil && ended.ExitCode != 0
+		return status.Waiting().Reason == "CrashLoopBackOff" || ended != nil && ended.ExitCode != 0
 	})
 }
 
 // trouble says what keeps a Pod from being ready; empty: nothing that its status tells.
 func (p podFact) trouble() string {
 	var out []string
-	if scheduled := p.Condition(string(corev1.PodScheduled)); scheduled != nil && scheduled.Status == "False" {
+	if scheduled := p.Condition(string(corev1.PodScheduled)); scheduled.Status == "False" {
 		out = append(out, strings.TrimSuffix("not scheduled: "+scheduled.Message, ": "))
 	}
 	for _, status := range p.Statuses {
@@ -128,8 +126,8 @@ func (p podFact) trouble() string {
 		switch {
 		case status.Ready:
 			continue
-		case status.State.Waiting.Reason != "":
-			text = status.State.Waiting.Reason
+		case status.Waiting().Reason != "":
+			text = status.Waiting().Reason
 		case status.State.Terminated != nil:
 			text = "ended: " + status.State.Terminated.Reason
 		case !status.State.Running.StartedAt.IsZero():
@@ -147,14 +145,14 @@ func (p podFact) trouble() string {
 			text += fmt.Sprintf(", %s", count(int(status.RestartCount), "restart"))
 		}
 		image := shortImage(status.Image, p.image(status.Name))
-		if slices.Contains(failures, status.State.Waiting.Reason) {
+		if slices.Contains(failures, status.Waiting().Reason) {
 			image = p.image(status.Name) // it is the wanted one that cannot be started
 		}
 		out = append(out, fmt.Sprintf("container %s (%s): %s", status.Name, image, text))
 	}
 	if len(out) == 0 {
 		for _, gate := range p.Gates {
-			if held := p.Condition(gate); held == nil || held.Status != "True" {
+			if p.Condition(gate).Status != "True" {
 				out = append(out, "its readiness gate "+gate+" is not open")
 			}
 		}
@@ -182,7 +180,7 @@ func (p podFact) image(container string) string {
 // disruption says who takes the Pod down where that is not us; empty: the Pod does not tell.
 func (p podFact) disruption() string {
 	target := p.Condition(string(corev1.DisruptionTarget))
-	if target == nil || target.Status != "True" {
+	if target.Status != "True" {
 		return ""
 	}
 	switch target.Reason {

@@ -87,6 +87,7 @@ func (r *Redactor) Entry(entry *shiplogv1.Entry) (*shiplogv1.Entry, error) {
 			effect.Patch.Json, err = r.object(command.GetObject(), effect.Patch.GetJson())
 		}
 		r.ref(command.GetObject())
+		r.ref(command.GetNeeds())
 		r.reason(command.GetReason())
 	case *shiplogv1.Entry_RolloutEvent:
 		event := kind.RolloutEvent

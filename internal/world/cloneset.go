@@ -43,7 +43,7 @@ func decodeCloneSet(version string, data []byte) (*CloneSet, error) {
 		return nil, err
 	}
 	set := &CloneSet{Meta: wire.Metadata.meta()}
-	delete(set.Annotations, conversion.SavedKey) // it is about another version
+	set.Annotations = set.Annotations.Without(conversion.SavedKey) // it is about another version
 	var open struct {
 		Template json.RawMessage  `json:"template"`
 		Claims   []map[string]any `json:"volumeClaimTemplates"`

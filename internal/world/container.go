@@ -2,7 +2,6 @@ package world
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,26 +39,21 @@ type EnvSource struct {
 
 // Resources of a container, by name. The amounts are as the API server writes them.
 type Resources struct {
-	Limits   map[string]Amount `json:"limits,omitempty"`
-	Requests map[string]Amount `json:"requests,omitempty"`
+	Limits   ByName[Amount] `json:"limits,omitempty"`
+	Requests ByName[Amount] `json:"requests,omitempty"`
 }
 
 func (r Resources) empty() bool { return len(r.Limits) == 0 && len(r.Requests) == 0 }
 
 // With returns the resources with some amounts replaced or added.
 func (r Resources) With(change Resources) Resources {
-	over := func(base, change map[string]Amount) map[string]Amount {
-		if len(change) == 0 {
-			return base
-		}
-		out := maps.Clone(base)
-		if out == nil {
-			out = map[string]Amount{}
-		}
-		maps.Copy(out, change)
-		return out
+	for name, amount := range change.Limits.All() {
+		r.Limits = r.Limits.With(name, amount)
 	}
-	return Resources{Limits: over(r.Limits, change.Limits), Requests: over(r.Requests, change.Requests)}
+	for name, amount := range change.Requests.All() {
+		r.Requests = r.Requests.With(name, amount)
+	}
+	return r
 }
 
 // Amount is a quantity as text, for example "500m". Manifests may hold it as a number.

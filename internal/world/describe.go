@@ -20,15 +20,17 @@ func (w *World) Describe() string {
 		fmt.Fprintf(&out, "%s %v %s\n", kind, key, data)
 	}
 	fmt.Fprintf(&out, "position %d at %s, fence %d\n", w.sequence, w.now.UTC().Format(time.RFC3339Nano), w.fence)
-	for _, ref := range sortedRefs(w.pods) {
-		at := w.pods[ref]
-		line("pod", ref, at.held)
-		if at.shown != at.held {
-			line("pod shown", ref, at.shown)
+	for _, namespace := range slices.Sorted(maps.Keys(w.pods)) {
+		for _, name := range slices.Sorted(maps.Keys(w.pods[namespace])) {
+			at, ref := w.pods[namespace][name], Ref{Resource: ResourcePods, Namespace: namespace, Name: name}
+			line("pod", ref, at.held)
+			if at.shown != at.held {
+				line("pod shown", ref, at.shown)
+			}
 		}
 	}
 	for _, owner := range slices.Sorted(maps.Keys(w.podsOf)) {
-		for _, at := range w.podsOf[owner] {
+		for _, at := range w.podsOf[owner].slots {
 			line("owned by", owner, at.shown.Name)
 		}
 	}

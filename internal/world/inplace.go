@@ -7,7 +7,7 @@ type InPlaceUpdate struct {
 	Revision        string `json:"revision"`
 	UpdateTimestamp string `json:"updateTimestamp"`
 	// LastContainerStatuses are the containers whose image was changed, as they were before.
-	LastContainerStatuses map[string]LastStatus `json:"lastContainerStatuses"`
+	LastContainerStatuses ByName[LastStatus] `json:"lastContainerStatuses"`
 	// What the update changes.
 	UpdateImages          bool `json:"updateImages,omitempty"`
 	UpdateEnvFromMetadata bool `json:"updateEnvFromMetadata,omitempty"`
@@ -20,7 +20,7 @@ type InPlaceUpdate struct {
 	PreCheckBeforeNext *PreCheck `json:"preCheckBeforeNext,omitempty"`
 	ContainerBatches   []Batch   `json:"containerBatchesRecord,omitempty"`
 	// Own is what we note beyond what OpenKruise knows, by container. It has an annotation of its own.
-	Own map[string]OwnStatus `json:"-"`
+	Own ByName[OwnStatus] `json:"-"`
 }
 
 // Pending says whether there are batches to come.
@@ -65,10 +65,10 @@ const (
 	OwnInPlaceUpdateAnnotation    = "shiplog.dev/inplace-update"
 )
 
-func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
-	text, has := annotations[InPlaceUpdateAnnotation]
+func readInPlaceUpdate(annotations Pairs) *InPlaceUpdate {
+	text, has := annotations.Lookup(InPlaceUpdateAnnotation)
 	if !has {
-		if text, has = annotations[LegacyInPlaceUpdateAnnotation]; !has {
+		if text, has = annotations.Lookup(LegacyInPlaceUpdateAnnotation); !has {
 			return nil
 		}
 	}
@@ -76,8 +76,25 @@ func readInPlaceUpdate(annotations map[string]string) *InPlaceUpdate {
 	if json.Unmarshal([]byte(text), &update) != nil {
 		return nil
 	}
-	if own, has := annotations[OwnInPlaceUpdateAnnotation]; has && json.Unmarshal([]byte(own), &update.Own) != nil {
+	if own, has := annotations.Lookup(OwnInPlaceUpdateAnnotation); has && json.Unmarshal([]byte(own), &update.Own) != nil {
 		update.Own = nil
 	}
+	update.share()
 	return &update
+}
+
+// share makes an account that was just decoded hold what others hold too only once.
+func (u *InPlaceUpdate) share() {
+	u.Revision, u.UpdateTimestamp = shared(u.Revision), shared(u.UpdateTimestamp)
+	for i := range u.LastContainerStatuses {
+		last := &u.LastContainerStatuses[i].value
+		last.ImageID = shared(last.ImageID)
+	}
+	for i := range u.ContainerBatches {
+		batch := &u.ContainerBatches[i]
+		batch.Timestamp = shared(batch.Timestamp)
+		for j := range batch.Containers {
+			batch.Containers[j] = shared(batch.Containers[j])
+		}
+	}
 }

@@ -109,7 +109,7 @@ func (w *World) relateNodeImage(ref Ref, was, is *NodeImage) {
 	w.touchOwners(is)
 	w.forgetPulls(ref.Name, was, is)
 	w.keepResults(is)
-	if was == nil || is == nil || !maps.Equal(was.Labels, is.Labels) {
+	if was == nil || is == nil || !was.Labels.Equal(is.Labels) {
 		for job := range w.customs { //shiplog:unordered: marks each
 			if job.Resource == ResourceImagePullJobs {
 				w.touch(job)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unique"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,7 +40,7 @@ type Meta struct {
 	// Version is the resource version, a number that rises with each state of the object.
 	Version             uint64
 	Generation          int64
-	Labels, Annotations map[string]string
+	Labels, Annotations Pairs
 	// Owner is the controlling owner's reference; zero when nobody controls the object.
 	Owner   Owner
 	Created time.Time
@@ -49,28 +50,52 @@ type Meta struct {
 	Sequence uint64
 }
 
-// Owner is a controller reference. Owners are told apart by UID, never by version (api-surface R1).
-type Owner struct {
-	UID               types.UID
-	APIVersion        string
-	Kind, Name        string
-	controllerPresent bool
+// Owner is a controller reference, of which all that one object controls hold the same copy. Owners are told apart by UID, never by version
+// (api-surface R1).
+type Owner struct{ one unique.Handle[reference] }
+
+type reference struct {
+	UID        types.UID
+	APIVersion string
+	Kind, Name string
 }
 
 // Present says whether there is a controlling owner.
-func (o Owner) Present() bool { return o.controllerPresent }
+func (o Owner) Present() bool { return o != Owner{} }
+
+// UID of the owner; empty: there is none.
+func (o Owner) UID() types.UID { return o.reference().UID }
+
+// APIVersion of the owner; empty: there is none.
+func (o Owner) APIVersion() string { return o.reference().APIVersion }
+
+// Kind of the owner; empty: there is none.
+func (o Owner) Kind() string { return o.reference().Kind }
+
+// Name of the owner; empty: there is none.
+func (o Owner) Name() string { return o.reference().Name }
+
+func (o Owner) reference() reference {
+	if !o.Present() {
+		return reference{}
+	}
+	return o.one.Value()
+}
+
+// MarshalJSON is for those who compare worlds.
+func (o Owner) MarshalJSON() ([]byte, error) { return json.Marshal(o.reference()) }
 
 // metadata is the wire form of what Meta holds.
 type metadata struct {
-	Namespace         string            `json:"namespace"`
-	Name              string            `json:"name"`
-	UID               types.UID         `json:"uid"`
-	ResourceVersion   string            `json:"resourceVersion"`
-	Generation        int64             `json:"generation"`
-	Labels            map[string]string `json:"labels"`
-	Annotations       map[string]string `json:"annotations"`
-	CreationTimestamp *time.Time        `json:"creationTimestamp"`
-	DeletionTimestamp *time.Time        `json:"deletionTimestamp"`
+	Namespace         string      `json:"namespace"`
+	Name              string      `json:"name"`
+	UID               types.UID   `json:"uid"`
+	ResourceVersion   string      `json:"resourceVersion"`
+	Generation        int64       `json:"generation"`
+	Labels            pairChanges `json:"labels"`
+	Annotations       pairChanges `json:"annotations"`
+	CreationTimestamp *time.Time  `json:"creationTimestamp"`
+	DeletionTimestamp *time.Time  `json:"deletionTimestamp"`
 	OwnerReferences   []struct {
 		APIVersion string    `json:"apiVersion"`
 		Kind       string    `json:"kind"`
@@ -83,14 +108,14 @@ type metadata struct {
 func (m *metadata) meta() Meta {
 	out := Meta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, Generation: m.Generation,
-		Labels: m.Labels, Annotations: m.Annotations, Terminating: m.DeletionTimestamp != nil,
+		Labels: Pairs{}.changed(m.Labels), Annotations: Pairs{}.changed(m.Annotations), Terminating: m.DeletionTimestamp != nil,
 	}
 	if m.CreationTimestamp != nil {
 		out.Created = *m.CreationTimestamp
 	}
 	for _, owner := range m.OwnerReferences {
 		if owner.Controller {
-			out.Owner = Owner{UID: owner.UID, APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, controllerPresent: true}
+			out.Owner = Owner{unique.Make(reference{owner.UID, owner.APIVersion, owner.Kind, owner.Name})}
 		}
 	}
 	return out
@@ -127,7 +152,7 @@ type Claim struct {
 type Service struct {
 	Meta
 	// Selector of the Pods it routes to; empty: none by label.
-	Selector map[string]string
+	Selector Pairs
 }
 
 // EndpointSlice is what rules read of an EndpointSlice.
@@ -168,13 +193,13 @@ func decodeService(data []byte) (*Service, error) {
 	var wire struct {
 		Metadata metadata `json:"metadata"`
 		Spec     struct {
-			Selector map[string]string `json:"selector"`
+			Selector pairChanges `json:"selector"`
 		} `json:"spec"`
 	}
 	if err := json.Unmarshal(data, &wire); err != nil {
 		return nil, err
 	}
-	return &Service{Meta: wire.Metadata.meta(), Selector: wire.Spec.Selector}, nil
+	return &Service{Meta: wire.Metadata.meta(), Selector: Pairs{}.changed(wire.Spec.Selector)}, nil
 }
 
 func decodeEndpointSlice(data []byte) (*EndpointSlice, error) {

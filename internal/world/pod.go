@@ -3,7 +3,6 @@ package world
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 )
@@ -33,7 +32,7 @@ type Pod struct {
 	RestartPolicy string
 	// GraceSeconds is how long its containers get to stop.
 	GraceSeconds int64
-	Conditions   []Condition
+	Conditions   Conditions
 	// Update is the Pod's account of its newest in-place update; nil: it has none that can be read.
 	Update *InPlaceUpdate
 	// UnderWay is the command that is being carried out on the Pod; nil: none. The Pod is then shown as it will be once the
@@ -57,11 +56,8 @@ type ContainerStatus struct {
 		Running struct {
 			StartedAt time.Time `json:"startedAt"`
 		} `json:"running"`
-		// Waiting says why the container does not run, in the kubelet's words; empty for one that does, or that ended.
-		Waiting struct {
-			Reason  string `json:"reason"`
-			Message string `json:"message"`
-		} `json:"waiting"`
+		// Waiting says why the container does not run; nil for one that does, or that ended.
+		Waiting *Waiting `json:"waiting,omitempty"`
 		// Terminated is how the container ended; nil for one that did not.
 		Terminated *Terminated `json:"terminated,omitempty"`
 	} `json:"state"`
@@ -71,19 +67,24 @@ type ContainerStatus struct {
 	} `json:"lastState"`
 }
 
+// Waiting returns why the container does not run, in the kubelet's words; the zero value: it does, or it ended.
+func (s *ContainerStatus) Waiting() Waiting {
+	if s.State.Waiting == nil {
+		return Waiting{}
+	}
+	return *s.State.Waiting
+}
+
+// Waiting says why a container does not run.
+type Waiting struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
 // Terminated says how a container ended.
 type Terminated struct {
 	ExitCode int32  `json:"exitCode"`
 	Reason   string `json:"reason"`
-}
-
-// Condition is a Pod's or a Node's condition.
-type Condition struct {
-	Type               string    `json:"type"`
-	Status             string    `json:"status"`
-	Reason             string    `json:"reason"`
-	Message            string    `json:"message"`
-	LastTransitionTime time.Time `json:"lastTransitionTime"`
 }
 
 // Active says whether the Pod counts: not finished and not terminating (cloneset R2).
@@ -91,15 +92,8 @@ func (p *Pod) Active() bool {
 	return !p.Terminating && p.Phase != "Succeeded" && p.Phase != "Failed"
 }
 
-// Condition returns the condition of a type, or nil.
-func (p *Pod) Condition(conditionType string) *Condition {
-	for i := range p.Conditions {
-		if p.Conditions[i].Type == conditionType {
-			return &p.Conditions[i]
-		}
-	}
-	return nil
-}
+// Condition returns the condition of a type; one that is not present: there is none.
+func (p *Pod) Condition(conditionType string) Condition { return p.Conditions.Of(conditionType) }
 
 // Status returns what the kubelet reported of a container, or nil.
 func (p *Pod) Status(container string) *ContainerStatus {
@@ -114,13 +108,11 @@ func (p *Pod) Status(container string) *ContainerStatus {
 // HasGate says whether the Pod's spec has a readiness gate.
 func (p *Pod) HasGate(conditionType string) bool { return slices.Contains(p.Gates, conditionType) }
 
-// podWire is the wire form of a Pod and of a patch of one: a null label or annotation removes it.
+// podWire is the wire form of a Pod and of a patch of one.
 type podWire struct {
 	Metadata struct {
 		metadata
-		Finalizers  []string           `json:"finalizers"`
-		Labels      map[string]*string `json:"labels"`
-		Annotations map[string]*string `json:"annotations"`
+		Finalizers []string `json:"finalizers"`
 	} `json:"metadata"`
 	Spec struct {
 		NodeName   string          `json:"nodeName"`
@@ -158,7 +150,7 @@ func decodePod(data []byte) (*Pod, error) {
 		Meta: wire.Metadata.meta(), Finalizers: wire.Metadata.Finalizers, Node: wire.Spec.NodeName, Phase: wire.Status.Phase,
 		QOS: wire.Status.QOSClass, ObservedGeneration: wire.Status.ObservedGeneration,
 		Containers: make([]Container, len(wire.Spec.Containers)), Statuses: wire.Status.ContainerStatuses,
-		InitStatuses: wire.Status.InitStatuses, RestartPolicy: wire.Spec.Restarts, GraceSeconds: wire.Spec.Grace, Conditions: wire.Status.Conditions,
+		InitStatuses: wire.Status.InitStatuses, RestartPolicy: wire.Spec.Restarts, GraceSeconds: wire.Spec.Grace, Conditions: keepConditions(wire.Status.Conditions),
 	}
 	for i := range wire.Spec.Containers {
 		pod.Containers[i] = wire.Spec.Containers[i].container()
@@ -176,7 +168,6 @@ func decodePod(data []byte) (*Pod, error) {
 			pod.InitResources = append(pod.InitResources, init.Resources)
 		}
 	}
-	pod.Labels, pod.Annotations = merged(nil, wire.Metadata.Labels), merged(nil, wire.Metadata.Annotations)
 	pod.Update = readInPlaceUpdate(pod.Annotations)
 	for _, gate := range wire.Spec.ReadinessGates {
 		pod.Gates = append(pod.Gates, gate.ConditionType)
@@ -185,26 +176,44 @@ func decodePod(data []byte) (*Pod, error) {
 	return pod, nil
 }
 
-// patched returns the Pod as a patch of ours will leave it. It reads labels, annotations, added finalizers, images and
-// resources of containers by name and conditions by type, which is all that our patches write; the Pod itself is not changed.
-func (p *Pod) patched(patch []byte) (*Pod, error) {
+// podPatch is what a patch of ours changes in a Pod: labels, annotations, added finalizers, images and resources of containers by name,
+// and conditions by type. Our patches write nothing else.
+type podPatch struct {
+	labels, annotations pairChanges
+	finalizers          []string
+	containers          []Container
+	conditions          []Condition
+}
+
+func decodePodPatch(data []byte) (*podPatch, error) {
 	var wire podWire
-	if err := json.Unmarshal(patch, &wire); err != nil {
+	if err := json.Unmarshal(data, &wire); err != nil {
 		return nil, err
 	}
+	patch := &podPatch{
+		labels: wire.Metadata.Labels, annotations: wire.Metadata.Annotations, finalizers: wire.Metadata.Finalizers, conditions: wire.Status.Conditions,
+	}
+	for i := range wire.Spec.Containers {
+		patch.containers = append(patch.containers, wire.Spec.Containers[i].container())
+	}
+	return patch, nil
+}
+
+// patched returns the Pod as a patch will leave it; the Pod itself is not changed.
+func (p *Pod) patched(patch *podPatch) *Pod {
 	out := *p
-	out.Labels, out.Annotations = merged(p.Labels, wire.Metadata.Labels), merged(p.Annotations, wire.Metadata.Annotations)
-	for _, finalizer := range wire.Metadata.Finalizers {
+	out.Labels, out.Annotations = p.Labels.changed(patch.labels), p.Annotations.changed(patch.annotations)
+	for _, finalizer := range patch.finalizers {
 		if !slices.Contains(out.Finalizers, finalizer) {
 			out.Finalizers = append(slices.Clone(out.Finalizers), finalizer)
 		}
 	}
-	if len(wire.Metadata.Annotations) > 0 {
+	if len(patch.annotations) > 0 {
 		out.Update = readInPlaceUpdate(out.Annotations)
 	}
-	if len(wire.Spec.Containers) > 0 {
+	if len(patch.containers) > 0 {
 		out.Containers = slices.Clone(p.Containers)
-		for _, change := range wire.Spec.Containers {
+		for _, change := range patch.containers {
 			for i := range out.Containers {
 				if out.Containers[i].Name != change.Name {
 					continue
@@ -218,43 +227,17 @@ func (p *Pod) patched(patch []byte) (*Pod, error) {
 			}
 		}
 	}
-	if len(wire.Status.Conditions) > 0 {
-		out.Conditions = slices.Clone(p.Conditions)
-		for _, change := range wire.Status.Conditions {
-			at := slices.IndexFunc(out.Conditions, func(c Condition) bool { return c.Type == change.Type })
-			if at < 0 {
-				out.Conditions = append(out.Conditions, change)
-				continue
-			}
-			out.Conditions[at] = change
-		}
+	if len(patch.conditions) > 0 {
+		out.Conditions = p.Conditions.changed(patch.conditions)
 	}
-	return &out, nil
-}
-
-func merged(base map[string]string, change map[string]*string) map[string]string {
-	if len(change) == 0 {
-		return base
-	}
-	out := maps.Clone(base)
-	if out == nil {
-		out = make(map[string]string, len(change))
-	}
-	for key, value := range change { //shiplog:unordered: writes one key of a map per turn
-		if value == nil {
-			delete(out, key)
-		} else {
-			out[shared(key)] = shared(*value)
-		}
-	}
-	return out
+	return &out
 }
 
 // PodsIn returns the Pods of a namespace as rules see them, by name.
 func (w *World) PodsIn(namespace string) []*Pod {
 	var out []*Pod
-	for ref, at := range w.pods { //shiplog:unordered: sorted below
-		if ref.Namespace == namespace && at.shown != nil {
+	for _, at := range w.pods[namespace] { //shiplog:unordered: sorted below
+		if at.shown != nil {
 			out = append(out, at.shown)
 		}
 	}

@@ -2,7 +2,6 @@ package world
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -55,7 +54,7 @@ func (w *World) touchSelecting(before, after *Pod) {
 	if pod == nil || len(w.podJobs[pod.Namespace]) == 0 {
 		return
 	}
-	if before != nil && after != nil && before.Node == after.Node && before.Active() == after.Active() && maps.Equal(before.Labels, after.Labels) {
+	if before != nil && after != nil && before.Node == after.Node && before.Active() == after.Active() && before.Labels.Equal(after.Labels) {
 		return
 	}
 	for job := range w.podJobs[pod.Namespace] { //shiplog:unordered: marks each

@@ -74,8 +74,11 @@ func (w *World) CloneSet(ref Ref) *CloneSet { return w.cloneSets[ref] }
 // caller must not change them.
 func (w *World) PodsOf(owner types.UID) []*Pod {
 	owned := w.podsOf[owner]
-	pods := make([]*Pod, len(owned))
-	for i, at := range owned {
+	if owned == nil {
+		return nil
+	}
+	pods := make([]*Pod, len(owned.slots))
+	for i, at := range owned.slots {
 		pods[i] = at.shown
 	}
 	return pods
@@ -83,7 +86,7 @@ func (w *World) PodsOf(owner types.UID) []*Pod {
 
 // Pod returns a Pod as its newest fact shows it, and as rules see it, with the command under way; nil where there is none.
 func (w *World) Pod(ref Ref) (held, shown *Pod) {
-	if at := w.pods[ref]; at != nil {
+	if at := w.slot(ref); at != nil {
 		return at.held, at.shown
 	}
 	return nil, nil
@@ -115,7 +118,7 @@ func (w *World) Command(sequence uint64) *UnderWay { return w.commands[sequence]
 
 // PodNamed says whether any Pod, in whatever phase, holds a name, or is about to.
 func (w *World) PodNamed(namespace, name string) bool {
-	at := w.pods[Ref{Resource: ResourcePods, Namespace: namespace, Name: name}]
+	at := w.pods[namespace][name]
 	return at != nil && at.shown != nil
 }
 
@@ -217,7 +220,7 @@ func (w *World) WakeTime(id string) (time.Time, bool) {
 // Routed says whether anything sends traffic to a Pod: a Service selects it or an EndpointSlice names it.
 func (w *World) Routed(pod *Pod) bool {
 	for _, service := range w.services[pod.Namespace] { //shiplog:unordered: asks whether any
-		if len(service.Selector) > 0 && selects(service.Selector, pod.Labels) {
+		if service.Selector.Len() > 0 && service.Selector.Within(pod.Labels) {
 			return true
 		}
 	}
@@ -229,24 +232,17 @@ func (w *World) Routed(pod *Pod) bool {
 	return false
 }
 
-func selects(selector, labels map[string]string) bool {
-	for key, value := range selector { //shiplog:unordered: asks whether all
-		if actual, has := labels[key]; !has || actual != value {
-			return false
-		}
-	}
-	return true
-}
-
 // Live returns the sequences of the entries that the world rests on, in order: folding only those gives the same world.
 func (w *World) Live() []uint64 {
-	live := make([]uint64, 0, len(w.pods)+len(w.tombstones)+64)
+	live := make([]uint64, 0, len(w.tombstones)+64)
 	if w.sequence > 0 {
 		live = append(live, w.sequence)
 	}
-	for _, at := range w.pods { //shiplog:unordered: sorted below
-		if at.held != nil {
-			live = append(live, at.held.Sequence)
+	for _, pods := range w.pods { //shiplog:unordered: sorted below
+		for _, at := range pods { //shiplog:unordered: sorted below
+			if at.held != nil {
+				live = append(live, at.held.Sequence)
+			}
 		}
 	}
 	live = appendSequences(live, w.cloneSets)

@@ -1,19 +1,18 @@
 package world
 
 import (
-	"slices"
+	"reflect"
 	"unique"
 )
 
 // shared returns the one copy of a text that many objects hold: of ten thousand Pods most labels, images and conditions are the same.
-func shared[T ~string](text T) T { return T(unique.Make(string(text)).Value()) }
+func shared(text string) string { return unique.Make(text).Value() }
 
 // share makes a Pod that was just decoded hold what others hold too only once.
 func (p *Pod) share() {
-	for _, text := range []*string{&p.Namespace, &p.Owner.APIVersion, &p.Owner.Kind, &p.Owner.Name, &p.Node, &p.Phase, &p.QOS, &p.RestartPolicy} {
+	for _, text := range []*string{&p.Namespace, &p.Node, &p.Phase, &p.QOS, &p.RestartPolicy} {
 		*text = shared(*text)
 	}
-	p.Owner.UID = shared(p.Owner.UID)
 	for i := range p.Gates {
 		p.Gates[i] = shared(p.Gates[i])
 	}
@@ -25,9 +24,35 @@ func (p *Pod) share() {
 		s := &p.Statuses[i]
 		s.Name, s.Image, s.ImageID = shared(s.Name), shared(s.Image), shared(s.ImageID)
 	}
-	p.Conditions = slices.Clone(p.Conditions) // JSON leaves room for more
-	for i := range p.Conditions {
-		c := &p.Conditions[i]
-		c.Type, c.Status, c.Reason, c.Message = shared(c.Type), shared(c.Status), shared(c.Reason), shared(c.Message)
+}
+
+// share makes a Pod that a fact shows hold what others hold too only once, where decoding cannot tell: mostly it has the containers that it had before,
+// or those that the newest fact of its owner's other Pods shows.
+func (w *World) share(pod, before *Pod) {
+	pod.takeFrom(before)
+	if siblings := w.podsOf[pod.Owner.UID()]; siblings != nil {
+		pod.takeFrom(siblings.newest)
+		siblings.newest = pod
+	}
+}
+
+// takeFrom replaces parts of a Pod by the same parts of another. Neither ever changes.
+func (p *Pod) takeFrom(other *Pod) {
+	if other == nil {
+		return
+	}
+	takeIfSame(&p.Containers, other.Containers)
+	takeIfSame(&p.InitResources, other.InitResources)
+	takeIfSame(&p.Gates, other.Gates)
+	for i := range min(len(p.Statuses), len(other.Statuses)) {
+		mine, others := &p.Statuses[i], &other.Statuses[i]
+		takeIfSame(&mine.Resources, others.Resources)
+		takeIfSame(&mine.LastState.Terminated, others.LastState.Terminated)
+	}
+}
+
+func takeIfSame[T any](mine *T, others T) {
+	if reflect.DeepEqual(*mine, others) {
+		*mine = others
 	}
 }

@@ -23,8 +23,8 @@ type UnderWay struct {
 
 	verb     Verb
 	attempt  uint32
-	created  any    // what a create will bring; nil for kinds that the world does not hold
-	patch    []byte // what a patch will change
+	created  any       // what a create will bring; nil for kinds that the world does not hold
+	patch    *podPatch // what the patch of a Pod will change
 	uid      types.UID
 	wakeID   string
 	wakeTime time.Time
@@ -77,9 +77,9 @@ func decodeCommand(sequence uint64, at time.Time, entry *shiplogv1.Entry, comman
 		under.verb = Create
 		under.created, err = decodeObject(under.Object, command.GetObject().GetVersion(), effect.Create.GetJson())
 	case *shiplogv1.Command_Patch:
-		under.verb, under.patch = Patch, effect.Patch.GetJson()
+		under.verb = Patch
 		if under.Object.Resource == ResourcePods {
-			_, err = (&Pod{}).patched(under.patch)
+			under.patch, err = decodePodPatch(effect.Patch.GetJson())
 		}
 	case *shiplogv1.Command_Delete:
 		under.verb = Delete
@@ -147,11 +147,8 @@ func (s *slot) show() {
 		s.shown = &shown
 	case s.held == nil:
 	case s.under.verb == Patch:
-		// decodeCommand has read the patch before, so it reads.
-		if shown, err := s.held.patched(s.under.patch); err == nil {
-			shown.UnderWay, shown.Before = s.under, s.held
-			s.shown = shown
-		}
+		s.shown = s.held.patched(s.under.patch)
+		s.shown.UnderWay, s.shown.Before = s.under, s.held
 	case s.under.verb == Delete:
 		shown := *s.held
 		shown.UnderWay, shown.Before = s.under, s.held

@@ -25,8 +25,8 @@ type World struct {
 	sequence uint64
 	now      time.Time
 
-	pods       map[Ref]*slot
-	podsOf     map[types.UID][]*slot          // by controlling owner, sorted by name
+	pods       map[string]map[string]*slot    // by namespace, name
+	podsOf     map[types.UID]*siblings        // by controlling owner
 	children   map[types.UID]map[Ref]struct{} // revisions, claims and ImagePullJobs by controlling owner, those included that are being created
 	parents    map[Ref]types.UID              // the same, the other way round
 	cloneSets  map[Ref]*CloneSet
@@ -118,7 +118,7 @@ type refusalKey struct {
 // New returns the world before the first entry.
 func New() *World {
 	return &World{
-		pods: map[Ref]*slot{}, podsOf: map[types.UID][]*slot{}, children: map[types.UID]map[Ref]struct{}{}, parents: map[Ref]types.UID{},
+		pods: map[string]map[string]*slot{}, podsOf: map[types.UID]*siblings{}, children: map[types.UID]map[Ref]struct{}{}, parents: map[Ref]types.UID{},
 		removals: map[Ref]Removal{}, cloneSets: map[Ref]*CloneSet{}, revisions: map[Ref]*Revision{},
 		nodes: map[string]*Node{}, namespaces: map[string]*Namespace{}, claims: map[Ref]*Claim{},
 		customs: map[Ref]custom{}, podJobs: map[string]map[Ref]struct{}{}, restarts: map[Ref]map[Ref]struct{}{}, results: map[types.UID]map[string]result{},
@@ -211,6 +211,7 @@ func (w *World) observe(change Change) {
 			w.forgetDeletion(at)
 		}
 		w.touchSelecting(at.held, object)
+		w.share(object, at.held)
 		at.held = object
 		w.list(at)
 		w.touchOwner(at.shown)
@@ -268,7 +269,7 @@ func (w *World) remove(change Change) {
 	w.graves = append(w.graves, grave{ref, change.Sequence})
 	switch (GroupResource{ref.Group, ref.Resource}) {
 	case GroupResource{"", ResourcePods}:
-		if at := w.pods[ref]; at != nil {
+		if at := w.slot(ref); at != nil {
 			w.touchOwner(at.shown)
 			w.touchSelecting(at.held, nil)
 			w.touchRestarts(ref)
@@ -315,7 +316,7 @@ func (w *World) rewind(sequence uint64) {
 	clear(w.tombstones)
 	w.graves = nil
 	for _, deletion := range w.deletions { //shiplog:unordered: changes each
-		at := w.pods[deletion.object]
+		at := w.slot(deletion.object)
 		w.unlist(at)
 		w.forgetDeletion(at)
 		w.list(at)
@@ -358,13 +359,13 @@ func (w *World) finish(sequence uint64, at time.Time, command uint64, outcome *s
 	if under == nil {
 		return
 	}
-	delete(w.commands, command)
-	delete(w.underWay, under.Object)
+	drop(&w.commands, command)
+	drop(&w.underWay, under.Object)
 	key := refusalKey{under.Workload, under.Code}
 	switch outcome.GetResult() {
 	case shiplogv1.Outcome_RESULT_APPLIED:
 		delete(w.refusals, key)
-		if slot := w.pods[under.Object]; under.verb == Delete && slot != nil && slot.held != nil && slot.held.UID == under.uid && !slot.held.Terminating {
+		if slot := w.slot(under.Object); under.verb == Delete && slot != nil && slot.held != nil && slot.held.UID == under.uid && !slot.held.Terminating {
 			slot.deleted = under.uid
 			w.deletions[under.uid] = deletion{under.Object, command, sequence, slot.held.Sequence}
 		}
@@ -425,15 +426,15 @@ func (w *World) adopt(ref Ref) {
 	switch ref.Resource {
 	case ResourceRevisions:
 		if revision := w.Revision(ref.Namespace, ref.Name); revision != nil {
-			owner = revision.Owner.UID
+			owner = revision.Owner.UID()
 		}
 	case ResourceClaims:
 		if claim := w.Claim(ref.Namespace, ref.Name); claim != nil {
-			owner = claim.Owner.UID
+			owner = claim.Owner.UID()
 		}
 	case ResourceImagePullJobs:
 		if job := w.pullJob(ref); job != nil {
-			owner = job.Owner.UID
+			owner = job.Owner.UID()
 		}
 	}
 	before := w.parents[ref]
@@ -456,26 +457,45 @@ func (w *World) adopt(ref Ref) {
 	}
 }
 
-func (w *World) slotOf(ref Ref) *slot {
-	at := w.pods[ref]
+// drop deletes a key. A map gives back the room that it has taken only as a whole, and there may have been very many at once.
+func drop[K comparable, V any](from *map[K]V, key K) {
+	if delete(*from, key); len(*from) == 0 {
+		*from = map[K]V{}
+	}
+}
+
+// slot returns that of a Pod, or nil.
+func (w *World) slot(pod Ref) *slot { return w.pods[pod.Namespace][pod.Name] }
+
+// slotOf returns that of a Pod, a new one where there was none.
+func (w *World) slotOf(pod Ref) *slot {
+	at := w.slot(pod)
 	if at == nil {
-		at = &slot{under: w.underWay[ref]}
-		w.pods[ref] = at
+		at = &slot{under: w.underWay[pod]}
+		put(w.pods, pod.Namespace, pod.Name, at)
 	}
 	return at
 }
 
 func (w *World) dropEmpty(ref Ref, at *slot) {
 	if at.held == nil && at.shown == nil {
-		delete(w.pods, ref)
+		if delete(w.pods[ref.Namespace], ref.Name); len(w.pods[ref.Namespace]) == 0 {
+			delete(w.pods, ref.Namespace)
+		}
 	}
 }
 
 func (w *World) forgetDeletion(at *slot) {
 	if at.deleted != "" {
-		delete(w.deletions, at.deleted)
+		drop(&w.deletions, at.deleted)
 		at.deleted = ""
 	}
+}
+
+// siblings are the Pods of one owner.
+type siblings struct {
+	slots  []*slot // sorted by name
+	newest *Pod    // the one that a fact came of last
 }
 
 // list shows the slot to its owner's rules; unlist takes it away again. Invariant: a slot is listed under the owner of its
@@ -488,25 +508,26 @@ func (w *World) list(at *slot) {
 	if at.shown == nil || !at.shown.Owner.Present() {
 		return
 	}
-	owned := w.podsOf[at.shown.Owner.UID]
-	i, _ := slices.BinarySearchFunc(owned, at, bySlotName)
-	w.podsOf[at.shown.Owner.UID] = slices.Insert(owned, i, at)
+	owned := w.podsOf[at.shown.Owner.UID()]
+	if owned == nil {
+		owned = &siblings{}
+		w.podsOf[at.shown.Owner.UID()] = owned
+	}
+	i, _ := slices.BinarySearchFunc(owned.slots, at, bySlotName)
+	owned.slots = slices.Insert(owned.slots, i, at)
 }
 
 func (w *World) unlist(at *slot) {
 	if at.shown == nil || !at.shown.Owner.Present() {
 		return
 	}
-	owner := at.shown.Owner.UID
-	owned := w.podsOf[owner]
-	if i, found := slices.BinarySearchFunc(owned, at, bySlotName); found {
-		owned = slices.Delete(owned, i, i+1)
+	owned := w.podsOf[at.shown.Owner.UID()]
+	if i, found := slices.BinarySearchFunc(owned.slots, at, bySlotName); found {
+		owned.slots = slices.Delete(owned.slots, i, i+1)
 	}
-	if len(owned) == 0 {
-		delete(w.podsOf, owner)
-		return
+	if len(owned.slots) == 0 {
+		delete(w.podsOf, at.shown.Owner.UID())
 	}
-	w.podsOf[owner] = owned
 }
 
 func bySlotName(a, b *slot) int { return cmp.Compare(a.shown.Name, b.shown.Name) }
@@ -516,7 +537,7 @@ func (w *World) meta(ref Ref) *Meta {
 	var object any
 	switch (GroupResource{ref.Group, ref.Resource}) {
 	case GroupResource{"", ResourcePods}:
-		if at := w.pods[ref]; at != nil && at.held != nil {
+		if at := w.slot(ref); at != nil && at.held != nil {
 			return &at.held.Meta
 		}
 		return nil
@@ -559,7 +580,7 @@ func (w *World) bury() {
 		stone := w.tombstones[g.ref]
 		if stone.sequence == g.sequence {
 			if old = w.old(stone.time); old {
-				delete(w.tombstones, g.ref)
+				drop(&w.tombstones, g.ref)
 			}
 			return old
 		}
@@ -569,7 +590,7 @@ func (w *World) bury() {
 		removal := w.removals[g.ref]
 		if removal.outcome == g.sequence {
 			if old = w.old(removal.time); old {
-				delete(w.removals, g.ref)
+				drop(&w.removals, g.ref)
 			}
 			return old
 		}
@@ -584,6 +605,9 @@ func forget(graves []grave, done func(grave) bool) []grave {
 	for len(graves) > 0 && done(graves[0]) {
 		graves = graves[1:]
 	}
+	if len(graves) == 0 {
+		return nil // and not the end of what may have been long
+	}
 	return graves
 }
 
@@ -597,6 +621,6 @@ func (w *World) touchUID(uid types.UID) {
 
 func (w *World) touchOwner(pod *Pod) {
 	if pod != nil {
-		w.touchUID(pod.Owner.UID)
+		w.touchUID(pod.Owner.UID())
 	}
 }

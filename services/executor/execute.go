@@ -83,16 +83,29 @@ func (c *call) send(ctx context.Context, r request) answer {
 }
 
 // try makes one attempt at the effect.
-func (c *call) try(ctx context.Context) (verb string, v verdict) {
+func (c *call) try(ctx context.Context) verdict {
 	switch effect := c.command.GetEffect().(type) {
 	case *shiplogv1.Command_Create:
-		return "create", c.create(ctx, effect.Create)
+		return c.create(ctx, effect.Create)
 	case *shiplogv1.Command_Patch:
-		return "patch", c.patch(ctx, effect.Patch)
+		return c.patch(ctx, effect.Patch)
 	case *shiplogv1.Command_Delete:
-		return "delete", c.delete(ctx, effect.Delete)
+		return c.delete(ctx, effect.Delete)
 	}
-	return "unknown", refused(reason(malformed, fmt.Sprintf("the executor cannot carry out %T", c.command.GetEffect())), nil)
+	return refused(reason(malformed, fmt.Sprintf("the executor cannot carry out %T", c.command.GetEffect())), nil)
+}
+
+// verbOf names the effect in metrics.
+func verbOf(command *shiplogv1.Command) string {
+	switch command.GetEffect().(type) {
+	case *shiplogv1.Command_Create:
+		return "create"
+	case *shiplogv1.Command_Patch:
+		return "patch"
+	case *shiplogv1.Command_Delete:
+		return "delete"
+	}
+	return "unknown"
 }
 
 // execute carries out the command and returns what the log gets to know: the fact of the object where there is one, then
@@ -102,17 +115,22 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 	command := task.Entry.GetCommand()
 	start := e.time().Now()
 	c := &call{client: e.client, command: command, ref: command.GetObject(), sequence: task.Sequence, timeout: e.request, unsure: task.Again}
-	var verb string
 	var v verdict
 	for retry := e.backoff(); ; {
 		if made, err := e.made(ctx, c); err != nil {
 			return nil, err
 		} else if made != nil {
-			verb, v = "create", verdict{result: shiplogv1.Outcome_RESULT_APPLIED}
+			v = verdict{result: shiplogv1.Outcome_RESULT_APPLIED}
 			c.ref = made
 			break
 		}
-		verb, v = c.try(ctx)
+		if lack, err := e.lack(ctx, c, task); err != nil {
+			return nil, err
+		} else if lack != nil {
+			v = *lack
+		} else {
+			v = c.try(ctx)
+		}
 		if v.result != shiplogv1.Outcome_RESULT_UNSPECIFIED {
 			break
 		}
@@ -132,7 +150,14 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 	if ctx.Err() != nil && v.result != shiplogv1.Outcome_RESULT_APPLIED {
 		return nil, nil // a refusal may be the doing of our own ending
 	}
-	took := e.time().Now().Sub(start)
+	switch {
+	case v.result != shiplogv1.Outcome_RESULT_APPLIED:
+	case command.GetCreate() != nil:
+		e.present.note(c.ref)
+	case command.GetDelete() != nil:
+		e.present.forget(c.ref)
+	}
+	took, verb := e.time().Now().Sub(start), verbOf(command)
 	result := strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))
 	e.metrics.commands.WithLabelValues(verb, result).Inc()
 	e.metrics.seconds.WithLabelValues(verb, result).Observe(took.Seconds())

@@ -56,6 +56,7 @@ type executor struct {
 	options Options
 	client  *client
 	metrics *metrics
+	present *present
 	patience
 }
 
@@ -101,7 +102,9 @@ func Carry(ctx context.Context, options Options, task *journal.Task) error {
 	if err != nil {
 		return err
 	}
-	e.finish(ctx, task)
+	if e.finish(ctx, task) {
+		e.letGo(ctx, task)
+	}
 	return nil
 }
 
@@ -111,7 +114,7 @@ func newExecutor(options Options) (*executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the executor's connection to the API server: %w", err)
 	}
-	e := &executor{options: options, client: client, metrics: metrics, patience: standard}
+	e := &executor{options: options, client: client, metrics: metrics, present: newPresent(), patience: standard}
 	e.clock = options.Clock
 	return e, nil
 }
@@ -153,37 +156,46 @@ func (e *executor) run(ctx context.Context) error {
 			continue
 		}
 		retry = e.backoff()
-		turn := turns.take(key(task.Entry.GetCommand().GetObject()))
+		turn := turnOf(turns, task.Entry.GetCommand())
 		under.Go(func() {
-			defer func() { turn.done(); <-held }()
-			if !turn.await(ctx) {
-				return
+			defer func() { <-held }()
+			finished := turn.await(ctx) && e.finish(ctx, task)
+			turn.done() // who waits for the outcome need not wait until the log lets go of the command
+			if finished {
+				e.letGo(ctx, task)
 			}
-			e.finish(ctx, task)
 		})
 	}
 }
 
-// finish carries out the command until its outcome is in the log, or ctx ends. A command that is held is handed to nobody
-// else, so it cannot be let go of before that. Each time round it is treated as one handed out again.
-func (e *executor) finish(ctx context.Context, task *journal.Task) {
-	log := e.options.Logger.With().Uint64("command", task.Sequence).Str("object", key(task.Entry.GetCommand().GetObject())).Logger()
+// finish carries out the command until its outcome is in the log, and says whether it is; else ctx has ended. A command that is held is
+// handed to nobody else, so it cannot be let go of before that. Each time round it is treated as one handed out again.
+func (e *executor) finish(ctx context.Context, task *journal.Task) bool {
 	for retry := e.backoff(); ; task.Again = true {
 		err := e.settle(ctx, task)
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		if err == nil {
-			if err := task.Done(ctx); err != nil && ctx.Err() == nil {
-				log.Warn().Err(err).Msg("cannot tell the log that the command is done; its outcome stands")
-			}
-			return
+			return true
 		}
-		log.Error().Err(err).Msg("the log does not hold the command's outcome yet; trying again")
+		e.about(task).Error().Err(err).Msg("the log does not hold the command's outcome yet; trying again")
 		if retry.wait(ctx, 0) != nil {
-			return
+			return false
 		}
 	}
+}
+
+// letGo tells the log that the command, whose outcome it holds, is done.
+func (e *executor) letGo(ctx context.Context, task *journal.Task) {
+	if err := task.Done(ctx); err != nil && ctx.Err() == nil {
+		e.about(task).Warn().Err(err).Msg("cannot tell the log that the command is done; its outcome stands")
+	}
+}
+
+func (e *executor) about(task *journal.Task) *zerolog.Logger {
+	log := e.options.Logger.With().Uint64("command", task.Sequence).Str("object", key(task.Entry.GetCommand().GetObject())).Logger()
+	return &log
 }
 
 // settle executes the command unless its outcome is in the log, and puts the outcome there. The error is that of the log.
@@ -228,6 +240,13 @@ func (e *executor) record(ctx context.Context, entries []*shiplogv1.Entry) error
 			}
 		}
 	}
+}
+
+func turnOf(turns *turns, command *shiplogv1.Command) *turn {
+	if needed := command.GetNeeds(); needed != nil {
+		return turns.take(key(command.GetObject()), key(needed))
+	}
+	return turns.take(key(command.GetObject()))
 }
 
 func key(ref *shiplogv1.ObjectRef) string {

@@ -112,7 +112,7 @@ func (b *bench) start(config *rest.Config, options ...func(*executor)) (stop fun
 	taking := make(chan struct{})
 	e := &executor{
 		options: Options{Journal: announcing{b.log, taking}, Logger: zerolog.New(zerolog.NewTestWriter(b.T)), Writer: "executor/test", Version: "v0"},
-		client:  client, metrics: metrics,
+		client:  client, metrics: metrics, present: newPresent(),
 		patience: patience{request: 200 * time.Millisecond, command: 2 * time.Second, first: time.Millisecond, longest: 10 * time.Millisecond},
 	}
 	for _, option := range options {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/object"
 )
 
@@ -17,11 +18,14 @@ type sight struct {
 }
 
 // look reads the command's object, consistently.
-func (c *call) look(ctx context.Context) sight {
-	got := c.send(ctx, request{method: http.MethodGet, path: named(c.ref)})
+func (c *call) look(ctx context.Context) sight { return c.lookAt(ctx, c.ref) }
+
+// lookAt reads an object, consistently.
+func (c *call) lookAt(ctx context.Context, ref *shiplogv1.ObjectRef) sight {
+	got := c.send(ctx, request{method: http.MethodGet, path: named(ref)})
 	switch {
 	case got.ok():
-		o, err := got.object(c.ref)
+		o, err := got.object(ref)
 		if err != nil {
 			return sight{verdict: refused(reason(malformed, err.Error()), nil)}
 		}

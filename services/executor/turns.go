@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// turns gives each object's commands their turns in the order in which take was called; objects do not wait for each other.
+// turns gives each object's commands their turns in the order in which take was called. Objects do not wait for each other, but a
+// command waits for those before it that make what it needs.
 type turns struct {
 	mu   sync.Mutex
 	last map[string]*turn
@@ -14,19 +15,22 @@ type turns struct {
 type turn struct {
 	turns    *turns
 	key      string
-	previous <-chan struct{} // closed when it is our turn; nil: at once
+	previous []<-chan struct{} // all closed when it is our turn
 	end      chan struct{}
 }
 
 func newTurns() *turns { return &turns{last: map[string]*turn{}} }
 
-// take queues up. The caller must call done, whether or not it awaited its turn.
-func (t *turns) take(key string) *turn {
+// take queues up for one object, behind what is queued up for others that are needed. The caller must call done, whether or not
+// it awaited its turn.
+func (t *turns) take(key string, needed ...string) *turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := &turn{turns: t, key: key, end: make(chan struct{})}
-	if last := t.last[key]; last != nil {
-		next.previous = last.end
+	for _, object := range append(needed, key) {
+		if last := t.last[object]; last != nil {
+			next.previous = append(next.previous, last.end)
+		}
 	}
 	t.last[key] = next
 	return next
@@ -34,15 +38,14 @@ func (t *turns) take(key string) *turn {
 
 // await returns false if ctx ended first.
 func (t *turn) await(ctx context.Context) bool {
-	if t.previous == nil {
-		return true
+	for _, previous := range t.previous {
+		select {
+		case <-previous:
+		case <-ctx.Done():
+			return false
+		}
 	}
-	select {
-	case <-t.previous:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return true
 }
 
 func (t *turn) done() {

@@ -91,7 +91,7 @@ func (f *fakeRuntime) down() { f.server.Stop() }
 
 func (f *fakeRuntime) restart(t *testing.T) {
 	f.down()
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond) // a runtime is away for a while, whether anybody calls it or not
 	f.mu.Lock()
 	f.young = time.Now().Add(500 * time.Millisecond)
 	f.mu.Unlock()

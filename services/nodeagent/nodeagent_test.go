@@ -171,6 +171,18 @@ func (r *running) metric(t *testing.T, name string) (sum float64) {
 	return sum
 }
 
+// awaitLooks waits until it has looked so many times more.
+func (r *running) awaitLooks(t *testing.T, more float64) {
+	t.Helper()
+	before := r.metric(t, "shiplog_nodeagent_looks_total")
+	testbed.Eventually(t, 10*time.Second, func() error {
+		if looks := r.metric(t, "shiplog_nodeagent_looks_total") - before; looks < more {
+			return fmt.Errorf("%v looks", looks)
+		}
+		return nil
+	})
+}
+
 func last(t *testing.T, log journal.Journal) *shiplogv1.Entry {
 	record, err := log.LastOfNode(t.Context(), "node-1")
 	if err != nil {
@@ -239,7 +251,7 @@ func wantGone(t *testing.T, log journal.Journal, pod string) {
 	})
 }
 
-// quiet waits until nothing was appended for a while, and returns the last sequence.
+// quiet waits until nothing was appended for a while, and returns the last sequence. That nothing comes shows only in time that passes.
 func quiet(t *testing.T, log journal.Journal) uint64 {
 	t.Helper()
 	for range 60 {
@@ -294,19 +306,10 @@ func idleAddsNothing(t *testing.T, m machine) {
 	m.run(t, "idle-2")
 	wantRunning(t, log, "idle-1")
 	wantRunning(t, log, "idle-2")
-	before, looks := quiet(t, log), first.metric(t, "shiplog_nodeagent_looks_total")
-	time.Sleep(3 * time.Second)
-	if more := first.metric(t, "shiplog_nodeagent_looks_total") - looks; more < 10 {
-		t.Errorf("%v looks", more)
-	}
+	before := quiet(t, log)
+	first.awaitLooks(t, 10)
 	first.stop()
-	again := start(t, m, log, quick)
-	testbed.Eventually(t, 10*time.Second, func() error {
-		if n := again.metric(t, "shiplog_nodeagent_looks_total"); n < 10 {
-			return fmt.Errorf("%v looks", n)
-		}
-		return nil
-	})
+	start(t, m, log, quick).awaitLooks(t, 10)
 	if after := end(t, log); after != before {
 		t.Errorf("%d facts about nothing: %v", after-before, last(t, log))
 	}
@@ -417,7 +420,7 @@ func TestTooLargeIsNotTriedAgain(t *testing.T) {
 	log.SetLimits(journal.MemoryLimits{EntryBytes: 100})
 	f.run(t, "p")
 	agent := start(t, f, log, quick)
-	time.Sleep(time.Second)
+	agent.awaitLooks(t, 10)
 	if failed := agent.metric(t, "shiplog_nodeagent_append_failures_total"); failed != 1 {
 		t.Errorf("%v appends failed", failed)
 	}

@@ -29,8 +29,8 @@ const (
 	patience = 1500 * time.Millisecond
 	// decideShare bounds the time spent on deciding for one workload to 1/decideShare of the time that passes, so that a
 	// large workload is decided on in larger steps rather than more often.
-	decideShare = 10
-	// longestPace is how long a workload waits at most for the sake of decideShare. One of 10,000 Pods, whose decisions take some 30 ms, waits for
+	decideShare = 20
+	// longestPace is how long a workload waits at most for the sake of decideShare. One of 10,000 Pods, whose decisions take some 10 ms, waits for
 	// less than that.
 	longestPace = 500 * time.Millisecond
 	// retryFence is the pause before another fence is raised after the log did not answer.
@@ -75,9 +75,11 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
-	vacancies := make(chan struct{})
-	go p.awaitVacancies(ctx, vacancies)
+	var vacant <-chan struct{} // nil while we lead: that we do no more stands in the log
 	for {
+		if p.fence == 0 && vacant == nil {
+			vacant = p.awaitVacancy(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			p.sealAtEnd()
@@ -90,7 +92,8 @@ func Run(ctx context.Context, options Options) error {
 			return fmt.Errorf("plan: %w", err)
 		case batch := <-changes:
 			p.fold(batch)
-		case <-vacancies:
+		case <-vacant:
+			vacant = nil
 			p.lead(ctx)
 		case <-compactions.C:
 			p.compactionDue = true
@@ -180,23 +183,27 @@ func (p *planner) read(ctx context.Context) (<-chan []world.Change, <-chan error
 	return changes, failed, nil
 }
 
-func (p *planner) awaitVacancies(ctx context.Context, vacancies chan<- struct{}) {
-	for ctx.Err() == nil {
-		if err := p.Journal.AwaitVacancy(ctx, patience); err != nil {
-			if ctx.Err() == nil {
-				p.Logger.Warn().Err(err).Msg("cannot hear whether another planner leads")
+// awaitVacancy returns a channel that is closed when nobody leads.
+func (p *planner) awaitVacancy(ctx context.Context) <-chan struct{} {
+	vacant := make(chan struct{})
+	go func() {
+		for {
+			err := p.Journal.AwaitVacancy(ctx, patience)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err == nil:
+				close(vacant)
+				return
 			}
+			p.Logger.Warn().Err(err).Msg("cannot hear whether another planner leads")
 			select {
 			case <-ctx.Done():
 			case <-time.After(retryFence):
 			}
-			continue
 		}
-		select {
-		case vacancies <- struct{}{}:
-		case <-ctx.Done():
-		}
-	}
+	}()
+	return vacant
 }
 
 // lead raises a fence, unless we lead already.
@@ -212,7 +219,7 @@ func (p *planner) lead(ctx context.Context) {
 	p.fence = fence
 	leading, stop := context.WithCancel(ctx)
 	p.stopLeading = stop
-	go p.Journal.Lead(leading, p.Writer)
+	p.Journal.Lead(leading, p.Writer)
 	for _, ref := range p.world.Workloads() {
 		p.dirty[ref] = true
 	}

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
+	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/journal/embedded"
 	"shiplog.dev/internal/world"
@@ -38,7 +40,6 @@ func start(t *testing.T, log journal.Journal, name string, options Options) (sto
 	done := make(chan error, 1)
 	options.Journal, options.Writer, options.Logger = log, name, zerolog.New(zerolog.NewTestWriter(t))
 	go func() { done <- Run(ctx, options) }()
-	go storeRevisions(ctx, t, log)
 	ended := false
 	stop = func() error {
 		if ended {
@@ -50,46 +51,6 @@ func start(t *testing.T, log journal.Journal, name string, options Options) (sto
 	}
 	t.Cleanup(func() { _ = stop() })
 	return stop
-}
-
-// storeRevisions does for revisions what an executor would: it stores them and reports the fact and the outcome. Pods wait for
-// that; nothing else in these tests is carried out. Reporting again what another of its kind reported changes nothing.
-func storeRevisions(ctx context.Context, t *testing.T, log journal.Journal) {
-	reader, err := log.Read(ctx, journal.From{Sequence: 1})
-	if err != nil {
-		return
-	}
-	defer reader.Close()
-	for {
-		records, err := reader.Next(ctx)
-		if err != nil {
-			return // the test is over
-		}
-		for _, record := range records {
-			command := record.Entry.GetCommand()
-			if command.GetObject().GetResource() != world.ResourceRevisions || command.GetCreate() == nil {
-				continue
-			}
-			var tree map[string]any
-			if err := json.Unmarshal(command.GetCreate().GetJson(), &tree); err != nil {
-				t.Error(err)
-				return
-			}
-			tree["metadata"].(map[string]any)["uid"] = "uid-" + command.GetObject().GetName()
-			data, err := json.Marshal(tree)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			object := &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: "default", Name: command.GetObject().GetName(), Uid: "uid-" + command.GetObject().GetName()}
-			_, err = log.Append(ctx,
-				&shiplogv1.Entry{Cause: record.Sequence, Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{Object: object, ResourceVersion: fmt.Sprint(record.Sequence), Json: data}}},
-				&shiplogv1.Entry{Cause: record.Sequence, Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{Result: shiplogv1.Outcome_RESULT_APPLIED, Object: object}}})
-			if err != nil && ctx.Err() == nil {
-				t.Error(err)
-			}
-		}
-	}
 }
 
 func cloneSet(name string, replicas, version int) *shiplogv1.Entry {
@@ -217,6 +178,46 @@ func TestStandbyTakesOver(t *testing.T) {
 	})
 }
 
+// TestLeadsAgain: a planner that was fenced out leads again when whoever did that is silent.
+func TestLeadsAgain(t *testing.T) {
+	log := openLog(t)
+	start(t, log, "planner/a", Options{})
+	awaitFence(t, log, 1)
+	for nth := 3; nth <= 5; nth += 2 {
+		if _, err := log.RaiseFence(t.Context(), "planner/b", "v1", nil); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		awaitFence(t, log, nth)
+		if took := time.Since(began); took < patience {
+			t.Errorf("fence %d came after %s, before the silence was long enough", nth, took)
+		}
+	}
+}
+
+// vacant is a log on which nobody is ever heard to lead.
+type vacant struct {
+	journal.Journal
+	asked atomic.Int32
+}
+
+func (v *vacant) AwaitVacancy(context.Context, time.Duration) error {
+	v.asked.Add(1)
+	return nil
+}
+
+// TestLeaderListensForNobody: silence from before a planner was fenced out says nothing of who leads now, so it does not listen while it leads.
+func TestLeaderListensForNobody(t *testing.T) {
+	log := &vacant{Journal: openLog(t)}
+	start(t, log, "planner/a", Options{})
+	awaitFence(t, log, 1)
+	appendTo(t, log, cloneSet("web", 1, 1), vouch())
+	follow(t, log, func(r journal.Record) bool { return r.Entry.GetCommand() != nil })
+	if asked := log.asked.Load(); asked != 1 {
+		t.Errorf("it listened %d times for a leader, once before it led", asked)
+	}
+}
+
 // TestLargeAnswer: more commands than one batch takes all arrive, each once.
 func TestLargeAnswer(t *testing.T) {
 	log := openLog(t)
@@ -256,21 +257,17 @@ func TestCompactedStart(t *testing.T) {
 		appendTo(t, log, cloneSet("web", 1, i+1))
 	}
 	appendTo(t, log, vouch())
-	deadline := time.Now().Add(within)
-	for {
+	testbed.Eventually(t, within, func() error {
+		appendTo(t, log, vouch())
 		state, err := log.State(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if state.Compacted > 0 {
-			break
+		if state.Compacted == 0 {
+			return errors.New("no compacted view was made")
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("no compacted view was made")
-		}
-		appendTo(t, log, vouch())
-		time.Sleep(10 * time.Millisecond)
-	}
+		return nil
+	})
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,13 @@
 package planner
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shiplog.dev/integration/testbed"
 	"shiplog.dev/internal/history"
 	"shiplog.dev/internal/journal"
 	"shiplog.dev/internal/journal/embedded"
@@ -15,18 +16,18 @@ import (
 // awaitFolded waits until a planner has folded the entry at a position.
 func awaitFolded(t *testing.T, registry *prometheus.Registry, position float64) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	testbed.Eventually(t, within, func() error {
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, family := range families {
 			if family.GetName() == "shiplog_planner_position" && family.GetMetric()[0].GetGauge().GetValue() >= position {
-				return
+				return nil
 			}
 		}
-	}
-	t.Fatalf("position %v is not folded", position)
+		return fmt.Errorf("position %v is not folded", position)
+	})
 }
 
 // A planner that is told to stop leaves a log behind that is sealed.

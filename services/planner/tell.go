@@ -88,10 +88,10 @@ func (p *planner) tell(ctx context.Context, more bool) error {
 			entries[i] = event.Entry()
 			entries[i].Writer, entries[i].WriterVersion = p.Writer, p.Version
 		}
-		_, err := p.Journal.AppendEvents(ctx, p.fence, entries...)
+		err := p.Journal.AppendEvents(ctx, p.fence, entries...)
 		if errors.Is(err, journal.ErrTooLarge) && len(entries) > 1 {
 			part = part[:1]
-			_, err = p.Journal.AppendEvents(ctx, p.fence, entries[0])
+			err = p.Journal.AppendEvents(ctx, p.fence, entries[0])
 		}
 		switch {
 		case errors.Is(err, journal.ErrTooLarge):

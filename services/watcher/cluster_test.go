@@ -30,6 +30,7 @@ import (
 // quick is the standard pace, sped up.
 var quick = pace{
 	idle: 200 * time.Millisecond, busy: 100 * time.Millisecond, stalest: 2 * time.Second, costs: 1,
+	many: 1, compare: 500 * time.Millisecond, pass: 50 * time.Millisecond,
 	proof: 2 * time.Second, vouch: 150 * time.Millisecond, fresh: 3 * time.Second,
 }
 
@@ -41,6 +42,7 @@ type scene struct {
 	log       journal.Journal
 	namespace string
 	pods      typedcorev1.PodInterface
+	pace      pace
 
 	mu      sync.Mutex
 	records []journal.Record
@@ -54,7 +56,7 @@ func newScene(t *testing.T) *scene {
 	proxy := newProxy(t, direct)
 	memory := journal.NewMemory(time.Now)
 	t.Cleanup(func() { _ = memory.Close() })
-	s := &scene{T: t, proxy: proxy, config: &rest.Config{Host: proxy.url}, log: memory, namespace: namespace, changed: make(chan struct{}),
+	s := &scene{T: t, proxy: proxy, pace: quick, config: &rest.Config{Host: proxy.url}, log: memory, namespace: namespace, changed: make(chan struct{}),
 		pods: kubernetes.NewForConfigOrDie(direct).CoreV1().Pods(namespace)}
 	reader, err := memory.Read(t.Context(), journal.From{Sequence: 1})
 	if err != nil {
@@ -84,7 +86,7 @@ func (s *scene) watch(writer string) (stop func()) {
 	go func() {
 		defer close(ended)
 		options := Options{Config: s.config, Journal: s.log, Writer: writer, Logger: zerolog.New(zerolog.NewTestWriter(s.T))}
-		if err := run(ctx, options, quick); err != nil {
+		if err := run(ctx, options, s.pace); err != nil {
 			s.Errorf("%s ended: %v", writer, err)
 		}
 	}()
@@ -214,6 +216,37 @@ func TestFactsInOrderAndVouched(t *testing.T) {
 		if o := r.Entry.GetObjectObserved(); o != nil && !strings.Contains(string(o.GetJson()), `"kind":"`) {
 			t.Fatalf("the kind is not in the log: %s", o.GetJson())
 		}
+	}
+}
+
+// While much happens to many objects, proofs do not make the API server list them.
+func TestGlances(t *testing.T) {
+	s := newScene(t)
+	s.pace.compare = time.Hour
+	s.create("a")
+	s.create("b")
+	s.watch("w")
+	s.awaitProof(time.Time{})
+	s.change("a")
+	s.awaitProof(time.Now()) // by then the one comparison of this watch has been
+	before := s.proxy.podLists()
+	for i := range 5 {
+		began := time.Now()
+		moving, stop := context.WithCancel(t.Context())
+		moved := make(chan struct{})
+		go func() {
+			defer close(moved)
+			for n := 0; moving.Err() == nil; n++ {
+				patch := fmt.Sprintf(`{"metadata":{"labels":{"n":"%d-%d"}}}`, i, n)
+				_, _ = s.pods.Patch(moving, "b", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			}
+		}()
+		s.awaitProof(began)
+		stop()
+		<-moved
+	}
+	if lists := s.proxy.podLists() - before; lists > 0 {
+		t.Errorf("all Pods were listed %d times", lists)
 	}
 }
 
@@ -376,8 +409,10 @@ type proxy struct {
 	refuses bool
 	count   map[string]int
 	listed  int
-	cancel  map[int]context.CancelFunc // of the watches of Pods
-	next    int
+	// listedPods are those of all Pods, in full.
+	listedPods int
+	cancel     map[int]context.CancelFunc // of the watches of Pods
+	next       int
 }
 
 func newProxy(t *testing.T, config *rest.Config) *proxy {
@@ -407,6 +442,9 @@ func newProxy(t *testing.T, config *rest.Config) *proxy {
 		p.mu.Lock()
 		if r.URL.Query().Get("watch") == "" {
 			p.listed++
+			if r.URL.Path == "/api/v1/pods" && r.URL.Query().Get("limit") != "1" {
+				p.listedPods++
+			}
 		} else {
 			p.count[r.URL.Path]++
 		}
@@ -487,6 +525,13 @@ func (p *proxy) lists() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.listed
+}
+
+// podLists counts the lists of all Pods.
+func (p *proxy) podLists() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.listedPods
 }
 
 // held passes bytes on only while the proxy is open.

@@ -16,8 +16,9 @@ import (
 type follower struct {
 	w      *watcher
 	reader journal.Reader
-	// next is the first sequence that has not been read.
+	// next is the first sequence that has not been read, and last what was read before it, once anything was since the start.
 	next  uint64
+	last  journal.Record
 	views map[schema.GroupResource]*view
 }
 
@@ -78,7 +79,7 @@ func (f *follower) run(ctx context.Context, voucher *voucher) error {
 				return nil
 			}
 			pause = min(2*pause, longestPause)
-			if reader, err := f.w.options.Journal.Read(ctx, journal.From{Sequence: f.next}); err == nil {
+			if reader, err := f.w.options.Journal.Read(ctx, journal.From{Sequence: f.next, After: f.last}); err == nil {
 				f.reader.Close()
 				f.reader = reader
 			} else if !errors.Is(err, journal.ErrUnavailable) && ctx.Err() == nil {
@@ -90,7 +91,7 @@ func (f *follower) run(ctx context.Context, voucher *voucher) error {
 		}
 		pause = firstPause
 		for _, record := range records {
-			f.next = record.Sequence + 1
+			f.next, f.last = record.Sequence+1, record
 			f.w.thread.follow(record)
 			// Facts of our own were noted when they were published.
 			if record.Entry.GetWriter() != f.w.options.Writer || record.Entry.GetRewound() != nil {

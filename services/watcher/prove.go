@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"sync"
@@ -67,15 +68,21 @@ func (w *watcher) prove(ctx context.Context) (*proof, error) {
 }
 
 func (v *view) prove(ctx context.Context) (_ *shiplogv1.Completeness, cost time.Duration, err error) {
-	start := time.Now()
 	highest, progress := v.known()
-	list, err := v.versions(ctx)
-	cost = time.Since(start)
-	if err != nil {
-		return nil, cost, fmt.Errorf("read the versions of %s: %w", v.kind.name, err)
-	}
-	if err = v.compare(list, highest, progress); err == nil {
-		err = v.passed(ctx, list)
+	list, cost := v.glance(ctx, highest)
+	if list == nil {
+		watch, start := v.source.watches.Load(), time.Now()
+		list, err = v.versions(ctx)
+		cost = time.Since(start)
+		if err != nil {
+			return nil, cost, fmt.Errorf("read the versions of %s: %w", v.kind.name, err)
+		}
+		if err = v.compare(list, highest, progress); err == nil {
+			err = v.passed(ctx, list)
+		}
+		if err == nil {
+			v.compared = comparison{start, watch}
+		}
 	}
 	if err == nil {
 		err = v.w.queue.flushed(ctx, v.w.queue.position())
@@ -95,6 +102,55 @@ func (v *view) prove(ctx context.Context) (_ *shiplogv1.Completeness, cost time.
 		v.source.drop(relist)
 	}
 	return nil, cost, fmt.Errorf("prove %s: %w", v.kind.name, err)
+}
+
+// comparison is when all objects of a kind were compared last, and during which watch.
+type comparison struct {
+	at    time.Time
+	watch uint64
+}
+
+// glance proves a kind of many objects by the current version alone: the watch shows versions in order, so once it has shown a newer one
+// it has shown everything. While much happens that is at once, and spares the API server a list that costs it as much as a hundred
+// writes. It returns nil where only a comparison can tell: after a new watch, after a while, or when nothing passes.
+func (v *view) glance(ctx context.Context, highest uint64) (current *versions, cost time.Duration) {
+	start := time.Now()
+	if v.count() < v.w.pace.many || start.Sub(v.compared.at) > v.w.pace.compare || v.compared.watch != v.source.watches.Load() {
+		return nil, 0
+	}
+	current, _, err := v.page(ctx, url.Values{"limit": {"1"}})
+	cost = time.Since(start)
+	if err != nil || highest > current.at {
+		return nil, cost
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.w.pace.pass)
+	defer cancel()
+	for {
+		v.mu.Lock()
+		progress, changed := v.progress, v.changed
+		if progress >= current.at {
+			err = v.settle(current.at)
+		}
+		v.mu.Unlock()
+		switch {
+		case err != nil, v.compared.watch != v.source.watches.Load():
+			return nil, cost
+		case progress >= current.at:
+			return current, cost
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, cost
+		}
+	}
+}
+
+// count is how many objects there are, or were lately.
+func (v *view) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.entries)
 }
 
 // known returns the highest version that was seen or is in the log, and what the watch has passed.
@@ -147,24 +203,32 @@ func (v *view) compare(list *versions, highest, progress uint64) error {
 
 // versions reads, consistently, which versions the API server has.
 func (v *view) versions(ctx context.Context) (*versions, error) {
-	list := &versions{objects: map[place]state{}}
 	query := url.Values{"limit": {strconv.Itoa(proofPage)}}
-	for {
-		body, err := v.client.get(ctx, v.kind.path(), query, asMetadata)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := readAll(body, maxProofPage)
-		_ = body.Close()
-		if err != nil {
-			return nil, err
-		}
-		next, err := list.add(raw)
-		if err != nil || next == "" {
-			return list, err
-		}
+	list, next, err := v.page(ctx, query)
+	for err == nil && next != "" {
 		query.Set("continue", next)
+		var more *versions
+		if more, next, err = v.page(ctx, query); err == nil {
+			maps.Copy(list.objects, more.objects)
+		}
 	}
+	return list, err
+}
+
+// page reads one page of versions, and where the next one starts.
+func (v *view) page(ctx context.Context, query url.Values) (_ *versions, next string, err error) {
+	body, err := v.client.get(ctx, v.kind.path(), query, asMetadata)
+	if err != nil {
+		return nil, "", err
+	}
+	defer body.Close()
+	raw, err := readAll(body, maxProofPage)
+	if err != nil {
+		return nil, "", err
+	}
+	page := &versions{objects: map[place]state{}}
+	next, err = page.add(raw)
+	return page, next, err
 }
 
 // passed waits until everything on the list has passed through the watch and has been pushed to the log. Errors: errBehind

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,6 +29,9 @@ type source struct {
 	kind   kind
 	client *client
 	log    zerolog.Logger
+
+	// watches counts those that were opened.
+	watches atomic.Uint64
 
 	mu sync.Mutex
 	// abort ends the watch that is open or being opened.
@@ -127,6 +131,7 @@ func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOption
 		s.log.Warn().Err(err).Msg("cannot watch")
 		return nil, err
 	}
+	s.watches.Add(1)
 	next := newStream(s.kind.resource, body, cancel)
 	s.abortBy(next.drop)
 	return next, nil

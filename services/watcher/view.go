@@ -29,6 +29,9 @@ type view struct {
 	// changed is closed and replaced at every change.
 	changed chan struct{}
 
+	// compared is used by proofs alone, of which there is one at a time.
+	compared comparison
+
 	// missing are facts that the log can never take. It has a lock of its own, because a full queue holds mu.
 	missingMu sync.Mutex
 	missing   map[place]uint64

@@ -18,6 +18,10 @@ type pace struct {
 	// costs at most one part in costs of the time, unless stalest is reached.
 	idle, busy, stalest time.Duration
 	costs               int
+	// A kind of at least many objects is compared object by object only every so often (compare); else it is enough that the watch passes the
+	// current version within pass.
+	many          int
+	compare, pass time.Duration
 	// proof bounds one proof.
 	proof time.Duration
 	// vouch is the least time between two vouches; a proof older than fresh is no base for one.
@@ -26,6 +30,7 @@ type pace struct {
 
 var standard = pace{
 	idle: 5 * time.Second, busy: 3 * time.Second, stalest: 12 * time.Second, costs: 50,
+	many: 500, compare: 30 * time.Second, pass: 500 * time.Millisecond,
 	proof: 10 * time.Second,
 	vouch: 3 * time.Second, fresh: 15 * time.Second,
 }

@@ -40,6 +40,7 @@ const (
 
 	heartbeat = 10 * time.Second // a kubelet's
 	lease     = 40               // seconds; a kubelet's
+	resync    = 10 * time.Second // after this time a kubelet looks again at a Pod that should be gone
 	writers   = 64
 )
 
@@ -303,6 +304,10 @@ func (n *Nodes) sync(ctx context.Context, key types.NamespacedName) error {
 	}
 	pod = n.newest(pod)
 	if pod.DeletionTimestamp != nil {
+		if wait := untilDelete(pod, time.Now()); wait > 0 {
+			n.queue.AddAfter(key, wait)
+			return nil
+		}
 		return n.delete(ctx, pod)
 	}
 	mayStart, wait := n.mayStart(pod)
@@ -351,8 +356,18 @@ func version(pod *corev1.Pod) uint64 {
 	return v
 }
 
+// untilDelete is how long to wait before a Pod that is being deleted is deleted for good. The API server does that in
+// two writes: the grace period becomes zero, then the Pod goes. When it dies in between, the Pod stays until somebody
+// asks again, which a kubelet does from time to time.
+func untilDelete(pod *corev1.Pod, now time.Time) time.Duration {
+	if pod.DeletionGracePeriodSeconds == nil || *pod.DeletionGracePeriodSeconds != 0 {
+		return 0
+	}
+	return max(resync-now.Sub(pod.DeletionTimestamp.Time), 0)
+}
+
 func (n *Nodes) delete(ctx context.Context, pod *corev1.Pod) error {
-	if pod.DeletionGracePeriodSeconds != nil && *pod.DeletionGracePeriodSeconds == 0 {
+	if pod.DeletionGracePeriodSeconds != nil && *pod.DeletionGracePeriodSeconds == 0 && len(pod.Finalizers) > 0 {
 		return nil // done; a finalizer holds it
 	}
 	err := n.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{

@@ -2,24 +2,36 @@ package admit
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+)
+
+const (
+	// acceptedTemplates is how many templates that the API server accepted are remembered, none of more than acceptedBytes, for acceptedFor:
+	// defaulting and validation ask about the same one right after each other.
+	acceptedTemplates = 128
+	acceptedBytes     = 32 << 10
+	acceptedFor       = 5 * time.Second
 )
 
 // apiServer looks things up at the API server.
 type apiServer struct {
 	pods, nodes metadata.Getter
 	core        rest.Interface
+	accepted    *cache.LRUExpireCache // Judgement by the hash of what was asked; nobody changes one
 }
 
 // newAPIServer needs permission to get Pods and Nodes and to create PodTemplates; it creates none, it only asks what would happen.
@@ -38,7 +50,7 @@ func newAPIServer(config *rest.Config) (*apiServer, error) {
 	}
 	return &apiServer{
 		pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), nodes: pods.Resource(corev1.SchemeGroupVersion.WithResource("nodes")),
-		core: core.CoreV1().RESTClient(),
+		core: core.CoreV1().RESTClient(), accepted: cache.NewLRUExpireCache(acceptedTemplates),
 	}, nil
 }
 
@@ -76,11 +88,15 @@ func (a *apiServer) WholePod(ctx context.Context, namespace, name string) (*core
 }
 
 // Judge asks what would become of a PodTemplate: the API server checks and defaults it as it does the template of any
-// workload of its own.
+// workload of its own. One that it has accepted a moment ago it is not asked about again.
 func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) (Judgement, error) {
 	body, err := json.Marshal(tree{"apiVersion": "v1", "kind": "PodTemplate", "metadata": tree{"generateName": "cloneset-"}, "template": template})
 	if err != nil {
 		return Judgement{}, err
+	}
+	key := sha256.Sum256(append([]byte(namespace+"/"), body...))
+	if judgement, known := a.accepted.Get(key); known {
+		return judgement.(Judgement), nil
 	}
 	result := a.core.Post().Namespace(namespace).Resource("podtemplates").Param("dryRun", metav1.DryRunAll).
 		Param("fieldValidation", metav1.FieldValidationWarn).SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
@@ -100,6 +116,9 @@ func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) 
 			return Judgement{}, fmt.Errorf("decode the API server's answer: %w", err)
 		}
 		judgement.Defaulted = answer.Template
+		if len(body) <= acceptedBytes {
+			a.accepted.Add(key, judgement, acceptedFor)
+		}
 		return judgement, nil
 	}
 	status := (*apierrors.StatusError)(nil)

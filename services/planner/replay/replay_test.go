@@ -3,6 +3,7 @@ package replay
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,7 +155,9 @@ func TestReplayProvesRolloutEvents(t *testing.T) {
 		}
 	}
 	// A log from before there were rollout events, or that ends before its last ones are told, is proven all the same.
-	if run, err := replays(without(events[0])); err != nil || run.Told == 0 {
+	// Its commands may have been decided at the first: something stands there all the same.
+	vouch := slices.IndexFunc(records, func(r journal.Record) bool { return r.Entry.GetVouched() != nil })
+	if run, err := replays(changed(records, events[0], func(e *shiplogv1.Entry) { e.Kind = records[vouch].Entry.Kind })); err != nil || run.Told == 0 {
 		t.Errorf("without the first: %d are told again: %v", run.Told, err)
 	}
 	if run, err := replays(records[:events[len(events)-1]]); err != nil || run.Told == 0 {

@@ -206,7 +206,7 @@ func (v *Verifier) measure(record journal.Record) {
 // serves says whether a Pod serves, and no command is about to take it down.
 func serves(pod *world.Pod, minReady int32, now time.Time) bool {
 	ready := pod.Condition("Ready")
-	if pod.UID == "" || pod.Terminating || !pod.Active() || ready == nil || ready.Status != "True" {
+	if pod.UID == "" || pod.Terminating || !pod.Active() || ready.Status != "True" {
 		return false
 	}
 	// A command holds only for the state of the Pod that was decided on: a fact that came after it shows its effect, or that it

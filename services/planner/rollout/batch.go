@@ -58,8 +58,8 @@ func (b *batch) add(w *world.World, change world.Change) {
 // underUpdate says whether an update has begun with a Pod and not yet changed it: a hook was asked, or its gate was shut.
 func underUpdate(p *world.Pod) bool {
 	gate := p.Condition(inplace.ReadyCondition)
-	return p.Labels[v1beta1.LifecycleStateKey] == string(v1beta1.LifecycleStatePreparingUpdate) ||
-		gate != nil && gate.Status == "False" && gate.Reason == inplace.StartReason
+	return p.Labels.Get(v1beta1.LifecycleStateKey) == string(v1beta1.LifecycleStatePreparingUpdate) ||
+		gate.Status == "False" && gate.Reason == inplace.StartReason
 }
 
 func counted(pods int) string {

@@ -183,7 +183,7 @@ func (s *step) completed(set *world.CloneSet, goal cloneset.Goal, known *set) {
 		Progress: s.progress(set, goal, "Complete"), Partition: goal.Partition, Seconds: seconds(s.change.Time.Sub(known.beganAt)),
 	}
 	for _, pod := range s.world.PodsOf(set.UID) {
-		switch at := pod.Labels[revisionLabel]; {
+		switch at := pod.Labels.Get(revisionLabel); {
 		case !pod.Active() || shortHash(at) != shortHash(data.Revision):
 		case pod.Update != nil && shortHash(pod.Update.Revision) == shortHash(at):
 			data.InPlace++

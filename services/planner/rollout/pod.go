@@ -39,8 +39,8 @@ func (s *step) pod(before, after *world.Pod) {
 	if !ours(after) {
 		return
 	}
-	set := setOf(s.world, after.Owner.UID)
-	p, revision := known[after.UID], after.Labels[revisionLabel]
+	set := setOf(s.world, after.Owner.UID())
+	p, revision := known[after.UID], after.Labels.Get(revisionLabel)
 	first := p == nil
 	switch {
 	case first:
@@ -84,17 +84,17 @@ func (s *step) pod(before, after *world.Pod) {
 // podGone tells that a Pod has left the API server.
 func (s *step) podGone(held *world.Pod) {
 	delete(s.tracker.pods, held.UID)
-	if set := setOf(s.world, held.Owner.UID); set != nil && ours(held) {
+	if set := setOf(s.world, held.Owner.UID()); set != nil && ours(held) {
 		s.tell(set, rolloutevent.TypePodGone, rolloutevent.Pod{
-			Message: fmt.Sprintf("Pod %s is gone", held.Name), Pod: held.Name, UID: string(held.UID), Revision: held.Labels[revisionLabel],
+			Message: fmt.Sprintf("Pod %s is gone", held.Name), Pod: held.Name, UID: string(held.UID), Revision: held.Labels.Get(revisionLabel),
 		})
 	}
 }
 
 // ours says whether a CloneSet controls the Pod.
 func ours(p *world.Pod) bool {
-	group, _, _ := strings.Cut(p.Owner.APIVersion, "/")
-	return p.Owner.Kind == "CloneSet" && group == world.GroupKruise
+	group, _, _ := strings.Cut(p.Owner.APIVersion(), "/")
+	return p.Owner.Kind() == "CloneSet" && group == world.GroupKruise
 }
 
 // arrived says whether a Pod works as its revision wants, by its own account: it is ready, its update in place is complete, and
@@ -102,8 +102,8 @@ func ours(p *world.Pod) bool {
 // looked at.
 func arrived(p *world.Pod) bool {
 	ready, gate := p.Condition(string(corev1.PodReady)), p.Condition(inplace.ReadyCondition)
-	state := p.Labels[v1beta1.LifecycleStateKey]
-	return p.Active() && p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True") &&
+	state := p.Labels.Get(v1beta1.LifecycleStateKey)
+	return p.Active() && p.Phase == string(corev1.PodRunning) && ready.Status == "True" && (!gate.Present() || gate.Status == "True") &&
 		(state == "" || state == string(v1beta1.LifecycleStateNormal)) && inplace.Complete(p)
 }
 
@@ -116,7 +116,7 @@ func failure(p *world.Pod) trouble {
 		return trouble{reason: "Failed"}
 	}
 	for _, status := range p.Statuses {
-		switch waiting := status.State.Waiting; waiting.Reason {
+		switch waiting := status.Waiting(); waiting.Reason {
 		case "", "ContainerCreating", "PodInitializing":
 		default:
 			return trouble{status.Name, waiting.Reason, waiting.Message}

@@ -238,7 +238,7 @@ func (s *step) outcome(under *world.UnderWay, shown *world.Pod, outcome *shiplog
 	name, revision := under.Object.Name, ""
 	var uid types.UID
 	if shown != nil {
-		revision, uid = shown.Labels[revisionLabel], shown.UID
+		revision, uid = shown.Labels.Get(revisionLabel), shown.UID
 	}
 	if under.Code == cloneset.UpdateReCreate || under.Code == cloneset.DrainPod {
 		revision = s.target(set)
@@ -274,7 +274,7 @@ func (s *step) outcome(under *world.UnderWay, shown *world.Pod, outcome *shiplog
 	case under.Code == cloneset.UpdateReCreate:
 		before := ""
 		if shown != nil {
-			before = shown.Labels[revisionLabel]
+			before = shown.Labels.Get(revisionLabel)
 		}
 		s.tell(set, rolloutevent.TypePodReplacing, rolloutevent.PodUpdating{
 			Message: fmt.Sprintf("Pod %s is marked to be replaced by one of revision %s", name, revision),

@@ -217,6 +217,9 @@ func (c *cluster) describe(command *shiplogv1.Command) string {
 	case *shiplogv1.Command_WakeAt:
 		what = "wake at " + effect.WakeAt.GetDue().AsTime().Format(time.TimeOnly)
 	}
+	if needed := command.GetNeeds(); needed != nil {
+		what += " once " + needed.GetName() + " is there"
+	}
 	return fmt.Sprintf("%s  %s: %s\n", what, command.GetReason().GetCode(), command.GetReason().GetMessage())
 }
 
@@ -274,6 +277,12 @@ func (c *cluster) apply(r record) {
 	held, exists := c.objects[ref]
 	if uid := command.GetObject().GetUid(); exists && uid != "" && child(held.tree, "metadata")["uid"] != uid {
 		exists = false
+	}
+	if needed := command.GetNeeds(); needed != nil {
+		if _, there := c.objects[world.RefOf(needed)]; !there {
+			c.outcome(r, shiplogv1.Outcome_RESULT_REFUSED, "Lacking", "what the command needs is not there")
+			return
+		}
 	}
 	if want := command.GetResourceVersion(); exists && want != "" && want != child(held.tree, "metadata")["resourceVersion"] {
 		c.report(held, r.sequence)

@@ -1677,6 +1677,8 @@ type Command struct {
 	// its word for so long the executor writes the outcome. Only with node.
 	TakeWithin *durationpb.Duration `protobuf:"bytes,7,opt,name=take_within,json=takeWithin,proto3" json:"take_within,omitempty"`
 	RunWithin  *durationpb.Duration `protobuf:"bytes,8,opt,name=run_within,json=runWithin,proto3" json:"run_within,omitempty"`
+	// Object without which the write must not happen, by its name: an earlier command creates it. Empty: there is none.
+	Needs *ObjectRef `protobuf:"bytes,9,opt,name=needs,proto3" json:"needs,omitempty"`
 	// Types that are valid to be assigned to Effect:
 	//
 	//	*Command_Create
@@ -1775,6 +1777,13 @@ func (x *Command) GetTakeWithin() *durationpb.Duration {
 func (x *Command) GetRunWithin() *durationpb.Duration {
 	if x != nil {
 		return x.RunWithin
+	}
+	return nil
+}
+
+func (x *Command) GetNeeds() *ObjectRef {
+	if x != nil {
+		return x.Needs
 	}
 	return nil
 }
@@ -3512,7 +3521,7 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTATE_TAKEN\x10\x01\x12\x11\n" +
-	"\rSTATE_RUNNING\x10\x02\"\xd1\x06\n" +
+	"\rSTATE_RUNNING\x10\x02\"\xfe\x06\n" +
 	"\aCommand\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12*\n" +
 	"\x06reason\x18\x02 \x01(\v2\x12.shiplog.v1.ReasonR\x06reason\x12-\n" +
@@ -3523,7 +3532,8 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\vtake_within\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"takeWithin\x128\n" +
 	"\n" +
-	"run_within\x18\b \x01(\v2\x19.google.protobuf.DurationR\trunWithin\x122\n" +
+	"run_within\x18\b \x01(\v2\x19.google.protobuf.DurationR\trunWithin\x12+\n" +
+	"\x05needs\x18\t \x01(\v2\x15.shiplog.v1.ObjectRefR\x05needs\x122\n" +
 	"\x06create\x18\n" +
 	" \x01(\v2\x18.shiplog.v1.CreateObjectH\x00R\x06create\x12/\n" +
 	"\x05patch\x18\v \x01(\v2\x17.shiplog.v1.PatchObjectH\x00R\x05patch\x122\n" +
@@ -3757,42 +3767,43 @@ var file_shiplog_v1_entry_proto_depIdxs = []int32{
 	5,  // 32: shiplog.v1.Command.object:type_name -> shiplog.v1.ObjectRef
 	46, // 33: shiplog.v1.Command.take_within:type_name -> google.protobuf.Duration
 	46, // 34: shiplog.v1.Command.run_within:type_name -> google.protobuf.Duration
-	21, // 35: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
-	22, // 36: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
-	23, // 37: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
-	24, // 38: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
-	25, // 39: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
-	27, // 40: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
-	32, // 41: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
-	33, // 42: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
-	34, // 43: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
-	2,  // 44: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
-	45, // 45: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
-	41, // 46: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
-	42, // 47: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
-	26, // 48: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
-	28, // 49: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
-	29, // 50: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
-	31, // 51: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
-	46, // 52: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
-	30, // 53: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
-	46, // 54: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
-	3,  // 55: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
-	5,  // 56: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
-	20, // 57: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
-	46, // 58: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
-	36, // 59: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
-	37, // 60: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
-	26, // 61: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
-	43, // 62: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
-	44, // 63: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
-	5,  // 64: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
-	45, // 65: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	5,  // 35: shiplog.v1.Command.needs:type_name -> shiplog.v1.ObjectRef
+	21, // 36: shiplog.v1.Command.create:type_name -> shiplog.v1.CreateObject
+	22, // 37: shiplog.v1.Command.patch:type_name -> shiplog.v1.PatchObject
+	23, // 38: shiplog.v1.Command.delete:type_name -> shiplog.v1.DeleteObject
+	24, // 39: shiplog.v1.Command.wake_at:type_name -> shiplog.v1.WakeAt
+	25, // 40: shiplog.v1.Command.pull_image:type_name -> shiplog.v1.PullImage
+	27, // 41: shiplog.v1.Command.run_hook:type_name -> shiplog.v1.RunHook
+	32, // 42: shiplog.v1.Command.stop_container:type_name -> shiplog.v1.StopContainer
+	33, // 43: shiplog.v1.Command.inspect_container:type_name -> shiplog.v1.InspectContainer
+	34, // 44: shiplog.v1.Command.cancel_call:type_name -> shiplog.v1.CancelCall
+	2,  // 45: shiplog.v1.PatchObject.type:type_name -> shiplog.v1.PatchObject.Type
+	45, // 46: shiplog.v1.WakeAt.due:type_name -> google.protobuf.Timestamp
+	41, // 47: shiplog.v1.PullImage.labels:type_name -> shiplog.v1.PullImage.LabelsEntry
+	42, // 48: shiplog.v1.PullImage.annotations:type_name -> shiplog.v1.PullImage.AnnotationsEntry
+	26, // 49: shiplog.v1.PullImage.pull_secrets:type_name -> shiplog.v1.SecretRef
+	28, // 50: shiplog.v1.RunHook.exec:type_name -> shiplog.v1.ExecHook
+	29, // 51: shiplog.v1.RunHook.http:type_name -> shiplog.v1.HttpHook
+	31, // 52: shiplog.v1.RunHook.tcp:type_name -> shiplog.v1.TcpHook
+	46, // 53: shiplog.v1.RunHook.sleep:type_name -> google.protobuf.Duration
+	30, // 54: shiplog.v1.HttpHook.headers:type_name -> shiplog.v1.HttpHeader
+	46, // 55: shiplog.v1.StopContainer.grace:type_name -> google.protobuf.Duration
+	3,  // 56: shiplog.v1.Outcome.result:type_name -> shiplog.v1.Outcome.Result
+	5,  // 57: shiplog.v1.Outcome.object:type_name -> shiplog.v1.ObjectRef
+	20, // 58: shiplog.v1.Outcome.reason:type_name -> shiplog.v1.Reason
+	46, // 59: shiplog.v1.Outcome.took:type_name -> google.protobuf.Duration
+	36, // 60: shiplog.v1.Outcome.pulled_image:type_name -> shiplog.v1.PulledImage
+	37, // 61: shiplog.v1.Outcome.inspected_container:type_name -> shiplog.v1.InspectedContainer
+	26, // 62: shiplog.v1.PulledImage.missing_secrets:type_name -> shiplog.v1.SecretRef
+	43, // 63: shiplog.v1.FenceRaised.gates:type_name -> shiplog.v1.FenceRaised.GatesEntry
+	44, // 64: shiplog.v1.FenceRaised.settings:type_name -> shiplog.v1.FenceRaised.SettingsEntry
+	5,  // 65: shiplog.v1.RolloutEvent.workload:type_name -> shiplog.v1.ObjectRef
+	45, // 66: shiplog.v1.RolloutEvent.time:type_name -> google.protobuf.Timestamp
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_shiplog_v1_entry_proto_init() }

@@ -30,7 +30,7 @@ func main() {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "shiplog-natscluster",
-		Short: "Three NATS servers in containers that can be killed, wiped, paused and cut off",
+		Short: "Three NATS servers in containers that can be killed, wiped, paused and cut off, and their disks filled",
 		Example: `  shiplog-natscluster up --dir /tmp/n --nats-server bin/nats-server &
   shiplog-natscluster kill --dir /tmp/n nats-1 nats-2 nats-3
   shiplog-natscluster start --dir /tmp/n nats-1 nats-2 nats-3`,
@@ -40,6 +40,8 @@ func rootCommand() *cobra.Command {
 		serversCommand("start", "Start servers that are down", (*natscluster.Cluster).Start),
 		serversCommand("kill", "End servers at once", (*natscluster.Cluster).Kill),
 		serversCommand("wipe", "Delete what servers that are down have stored", func(c *natscluster.Cluster, _ context.Context, s natscluster.Server) error { return c.Wipe(s) }),
+		serversCommand("fill", "Leave no room on the disks of servers", func(c *natscluster.Cluster, _ context.Context, s natscluster.Server) error { return c.Fill(s) }),
+		serversCommand("free", "Make room again on disks that were filled", func(c *natscluster.Cluster, _ context.Context, s natscluster.Server) error { return c.Free(s) }),
 		serversCommand("pause", "Stop servers where they are", (*natscluster.Cluster).Pause),
 		serversCommand("resume", "Let paused servers go on", (*natscluster.Cluster).Resume),
 		serversCommand("cut", "Cut servers off from everybody", func(c *natscluster.Cluster, ctx context.Context, s natscluster.Server) error {
@@ -89,9 +91,9 @@ appears when they are well. Linux, root and Debian's docker.io are needed. Every
 	}
 	flags := command.Flags()
 	flags.StringVar(&o.Dir, "dir", "", "new `DIRECTORY` for everything but data")
-	flags.StringVar(&o.Store, "store", "", "`DIRECTORY` for the servers' data (default: DIR/store)")
+	flags.StringVar(&o.Store, "store", "", "`DIRECTORY` for the servers' disks (default: DIR/store)")
 	flags.StringVar(&o.Program, "nats-server", "bin/nats-server", "`FILE` of a statically linked nats-server")
-	flags.Int64Var(&o.MaxFile, "max-file", 1<<30, "how many `BYTES` a server may store")
+	flags.Int64Var(&o.MaxFile, "max-file", 1<<30, "how many `BYTES` a server may store; its disk is as large")
 	_ = command.MarkFlagRequired("dir")
 	return command
 }

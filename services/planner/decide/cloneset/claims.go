@@ -25,7 +25,7 @@ const (
 )
 
 // instance is what a Pod and its claims have in common; empty: the object belongs to no instance (D18).
-func instanceOf(labels map[string]string) string { return labels[v1beta1.CloneSetInstanceID] }
+func instanceOf(labels world.Pairs) string { return labels.Get(v1beta1.CloneSetInstanceID) }
 
 // cleanClaims settles the claims of Pods that are going or gone (R31). What a Pod that we deleted leaves behind goes with it.
 // What somebody else deleted leaves its claims to the next new Pod, unless they are not to be reused: then they go with the
@@ -65,7 +65,7 @@ func (r *round) cleanClaims() {
 			continue
 		}
 		id := instanceOf(p.Labels)
-		templates := slices.DeleteFunc(slices.Clone(r.claimsOf(p.Labels[revisionLabel])), func(template map[string]any) bool {
+		templates := slices.DeleteFunc(slices.Clone(r.claimsOf(p.Labels.Get(revisionLabel))), func(template map[string]any) bool {
 			return !slices.Contains(p.Claims, r.claimNamed(template, id))
 		})
 		r.createClaims(id, templates, "Pod %s lacks it", p.Name)
@@ -192,7 +192,7 @@ func (r *round) claimsOf(label string) []map[string]any {
 			continue
 		}
 		var templates []map[string]any
-		if text, kept := held.Annotations[claimsAnnotation]; kept && json.Unmarshal([]byte(text), &templates) == nil {
+		if text, kept := held.Annotations.Lookup(claimsAnnotation); kept && json.Unmarshal([]byte(text), &templates) == nil {
 			return templates
 		}
 	}

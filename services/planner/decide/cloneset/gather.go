@@ -6,7 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -75,6 +74,7 @@ type pod struct {
 	availableNow bool // R4, with 0
 	specified    bool // R6
 	preparing    bool // state PreparingDelete, or being deleted by a command under way
+	complete     bool // its containers are what the newest update in place wanted (inplace-update R28)
 }
 
 // gather judges the active Pods (R2).
@@ -84,7 +84,7 @@ func (r *round) gather() {
 	for _, p := range owned {
 		// A delete that is under way may still be refused: until then its Pod counts as there, and as unavailable.
 		leaving := leaving(p)
-		if !r.spec.selector.Matches(labels.Set(p.Labels)) {
+		if !r.spec.selector.Matches(p.Labels) {
 			r.release(p)
 			continue
 		}
@@ -117,25 +117,24 @@ func (r *round) release(p *world.Pod) {
 }
 
 func (r *round) judge(p *world.Pod) pod {
-	_, labelled := p.Labels[v1beta1.SpecifiedDeleteKey]
+	state := lifecycleState(p)
 	one := pod{
-		Pod: p, updated: sameRevision(p.Labels[revisionLabel], r.updateRevision.name),
-		specified: labelled || r.spec.specifiedDelete[p.Name],
-		preparing: lifecycleState(p) == v1beta1.LifecycleStatePreparingDelete,
+		Pod: p, updated: sameRevision(p.Labels.Get(revisionLabel), r.updateRevision.name),
+		specified: p.Labels.Has(v1beta1.SpecifiedDeleteKey) || r.spec.specifiedDelete[p.Name],
+		preparing: state == v1beta1.LifecycleStatePreparingDelete, complete: r.complete(p),
 	}
-	one.countsNew = one.updated || r.World.Gate(gatePreparingUpdate) && lifecycleState(p) == v1beta1.LifecycleStatePreparingUpdate
+	one.countsNew = one.updated || state == v1beta1.LifecycleStatePreparingUpdate && r.World.Gate(gatePreparingUpdate)
 	ready := p.Condition(string(corev1.PodReady))
 	gate := p.Condition(inplace.ReadyCondition)
-	one.ready = p.Phase == string(corev1.PodRunning) && ready != nil && ready.Status == "True" && (gate == nil || gate.Status == "True")
+	one.ready = p.Phase == string(corev1.PodRunning) && ready.Status == "True" && (!gate.Present() || gate.Status == "True")
 	if !one.ready {
 		return one
 	}
-	state := lifecycleState(p)
 	normal := state == "" || state == v1beta1.LifecycleStateNormal
 	if r.explains && markedUnavailable(p) {
 		r.hold(decide.Hold{Code: HeldMarked, By: []string{p.Name}, Message: "a label " + unavailableLabel + "... declares the Pod unavailable", Release: "the removal of the label"})
 	}
-	one.availableNow = normal && p.Active() && r.complete(p) && !markedUnavailable(p)
+	one.availableNow = normal && p.Active() && one.complete && !markedUnavailable(p)
 	if one.availableNow {
 		// A container that restarts at once may leave the Pod Ready throughout; minReadySeconds starts anew all the same.
 		since := ready.LastTransitionTime
@@ -157,7 +156,7 @@ func (r *round) judge(p *world.Pod) pod {
 
 // markedUnavailable is D19: others may declare a Pod unavailable by label.
 func markedUnavailable(p *world.Pod) bool {
-	for key := range p.Labels { //shiplog:unordered: asks whether any
+	for key := range p.Labels.All() {
 		if strings.HasPrefix(key, unavailableLabel) {
 			return true
 		}
@@ -169,7 +168,7 @@ func markedUnavailable(p *world.Pod) bool {
 // collide with its.
 func (p *pod) running() bool { return p.Phase == string(corev1.PodRunning) }
 
-// complete says whether the containers are what the newest update in place wanted (inplace-update R28).
+// complete works out whether the containers are what the newest update in place wanted.
 func (r *round) complete(p *world.Pod) bool {
 	if !inplace.Complete(p) {
 		return false
@@ -191,7 +190,7 @@ func (r *round) templateOf(p *world.Pod) (world.Template, bool) {
 
 func (r *round) revisionOf(p *world.Pod) *world.Revision {
 	for _, held := range r.revisions {
-		if sameRevision(p.Labels[revisionLabel], held.Name) {
+		if sameRevision(p.Labels.Get(revisionLabel), held.Name) {
 			return held
 		}
 	}

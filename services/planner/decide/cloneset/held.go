@@ -195,7 +195,7 @@ func (r *round) heldByHook(p *pod, hook *v1beta1.LifecycleHook) {
 	}
 	var holds []string
 	for _, label := range slices.Sorted(maps.Keys(hook.LabelsHandler)) {
-		if p.Labels[label] == hook.LabelsHandler[label] && hasKey(p.Labels, label) {
+		if value, has := p.Labels.Lookup(label); has && value == hook.LabelsHandler[label] {
 			holds = append(holds, fmt.Sprintf("label %s=%s", label, hook.LabelsHandler[label]))
 		}
 	}
@@ -223,7 +223,7 @@ func (r *round) heldState(p *pod, next v1beta1.LifecycleStateType) {
 	}
 	var lacks []string
 	for _, label := range slices.Sorted(maps.Keys(hook.LabelsHandler)) {
-		if p.Labels[label] != hook.LabelsHandler[label] || !hasKey(p.Labels, label) {
+		if value, has := p.Labels.Lookup(label); !has || value != hook.LabelsHandler[label] {
 			lacks = append(lacks, fmt.Sprintf("label %s=%s", label, hook.LabelsHandler[label]))
 		}
 	}

@@ -21,7 +21,7 @@ func hooked(p *world.Pod, hook *v1beta1.LifecycleHook) bool {
 		return false
 	}
 	for label, value := range hook.LabelsHandler { //shiplog:unordered: asks whether any
-		if p.Labels[label] == value && hasKey(p.Labels, label) {
+		if actual, has := p.Labels.Lookup(label); has && actual == value {
 			return true
 		}
 	}
@@ -34,20 +34,15 @@ func allHooked(p *world.Pod, hook *v1beta1.LifecycleHook) bool {
 		return false
 	}
 	for label, value := range hook.LabelsHandler { //shiplog:unordered: asks whether all
-		if p.Labels[label] != value || !hasKey(p.Labels, label) {
+		if actual, has := p.Labels.Lookup(label); !has || actual != value {
 			return false
 		}
 	}
 	return !slices.ContainsFunc(hook.FinalizersHandler, func(finalizer string) bool { return !slices.Contains(p.Finalizers, finalizer) })
 }
 
-func hasKey(labels map[string]string, key string) bool {
-	_, has := labels[key]
-	return has
-}
-
 func lifecycleState(p *world.Pod) v1beta1.LifecycleStateType {
-	return v1beta1.LifecycleStateType(p.Labels[v1beta1.LifecycleStateKey])
+	return v1beta1.LifecycleStateType(p.Labels.Get(v1beta1.LifecycleStateKey))
 }
 
 // nextState is the state that a Pod goes to by itself, once nothing is done to it (R49, R51 to R53, D11); the same one when it
@@ -60,7 +55,7 @@ func (r *round) nextState(p *pod) v1beta1.LifecycleStateType {
 	}
 	switch state {
 	case v1beta1.LifecycleStatePreparingNormal:
-		if p.running() && r.complete(p.Pod) && (r.spec.preNormal() == nil || allHooked(p.Pod, r.spec.preNormal())) {
+		if p.running() && p.complete && (r.spec.preNormal() == nil || allHooked(p.Pod, r.spec.preNormal())) {
 			return v1beta1.LifecycleStateNormal
 		}
 	case v1beta1.LifecycleStatePreparingUpdate:
@@ -68,7 +63,7 @@ func (r *round) nextState(p *pod) v1beta1.LifecycleStateType {
 			return back
 		}
 	case v1beta1.LifecycleStateUpdating:
-		if p.running() && r.complete(p.Pod) {
+		if p.running() && p.complete {
 			return back
 		}
 	case v1beta1.LifecycleStateUpdated:
@@ -95,17 +90,13 @@ func (r *round) stateMetadata(state v1beta1.LifecycleStateType) map[string]any {
 
 // marks returns the conditions to write so that the gate KruisePodReady is as a state wants it; nil: it is (R55, D12).
 func (r *round) marks(p *world.Pod, state v1beta1.LifecycleStateType) []any {
-	wanted := map[podready.Holder]bool{}
-	preUpdate := r.spec.inPlaceUpdate()
-	switch {
-	case state == v1beta1.LifecycleStatePreparingUpdate:
-		wanted[preUpdateHolder] = preUpdate != nil && preUpdate.MarkPodNotReady
-	case state != v1beta1.LifecycleStateUpdating:
-		wanted[preUpdateHolder] = false
+	preUpdate, preDelete := r.spec.inPlaceUpdate(), r.spec.preDelete()
+	forDelete := podready.Wish{Holder: preDeleteHolder, Holds: state == v1beta1.LifecycleStatePreparingDelete && preDelete != nil && preDelete.MarkPodNotReady}
+	if state == v1beta1.LifecycleStateUpdating { // the hook's holder stays as it is
+		return podready.Mark(p, r.Now(), forDelete)
 	}
-	preDelete := r.spec.preDelete()
-	wanted[preDeleteHolder] = state == v1beta1.LifecycleStatePreparingDelete && preDelete != nil && preDelete.MarkPodNotReady
-	return podready.Mark(p, wanted, r.Now())
+	forUpdate := podready.Wish{Holder: preUpdateHolder, Holds: state == v1beta1.LifecycleStatePreparingUpdate && preUpdate != nil && preUpdate.MarkPodNotReady}
+	return podready.Mark(p, r.Now(), forDelete, forUpdate)
 }
 
 // drain closes the readiness gate of in-place update (inplace-update R9).

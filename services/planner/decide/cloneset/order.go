@@ -9,7 +9,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/world"
@@ -91,7 +90,7 @@ func (r *round) ranks(candidates []*pod) map[*pod]float64 {
 			if node == nil {
 				return "", false
 			}
-			value, has := node.Labels[constraint.TopologyKey]
+			value, has := node.Labels.Lookup(constraint.TopologyKey)
 			return value, has
 		}
 		then := order
@@ -146,7 +145,7 @@ func (r *round) prioritized(candidates []*pod) []*pod {
 			sum := 0
 			for i := range strategy.WeightPriority {
 				term := &strategy.WeightPriority[i]
-				if selector, err := metav1.LabelSelectorAsSelector(&term.MatchSelector); err == nil && selector.Matches(labels.Set(p.Labels)) {
+				if selector, err := metav1.LabelSelectorAsSelector(&term.MatchSelector); err == nil && selector.Matches(p.Labels) {
 					sum += int(term.Weight)
 				}
 			}
@@ -156,7 +155,7 @@ func (r *round) prioritized(candidates []*pod) []*pod {
 	case len(strategy.OrderPriority) > 0:
 		level := func(p *pod) (int, int) {
 			for i, term := range strategy.OrderPriority {
-				if value, has := p.Labels[term.OrderedKey]; has {
+				if value, has := p.Labels.Lookup(term.OrderedKey); has {
 					return i, endingNumber(value)
 				}
 			}
@@ -181,7 +180,7 @@ func endingNumber(value string) int {
 // scattered spreads the Pods that a term matches over the whole order (R40). Terms that match most candidates come first.
 func (r *round) scattered(candidates []*pod) []*pod {
 	matching := func(term v1beta1.UpdateScatterTerm, p *pod) bool {
-		value, has := p.Labels[term.Key]
+		value, has := p.Labels.Lookup(term.Key)
 		return has && value == term.Value
 	}
 	type counted struct {
@@ -281,10 +280,10 @@ func byTime(a, b time.Time) int {
 
 // readySince is when a ready Pod became so; zero for one that is not.
 func readySince(p *pod) time.Time {
-	if condition := p.Condition("Ready"); p.ready && condition != nil {
-		return condition.LastTransitionTime
+	if !p.ready {
+		return time.Time{}
 	}
-	return time.Time{}
+	return p.Condition("Ready").LastTransitionTime
 }
 
 func restarts(p *world.Pod) int32 {
@@ -297,7 +296,7 @@ func restarts(p *world.Pod) int32 {
 
 // costOf reads the deletion cost; "+5", "007" and what is no number are 0.
 func costOf(p *world.Pod) int64 {
-	text := p.Annotations[deletionCost]
+	text := p.Annotations.Get(deletionCost)
 	cost, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || strconv.FormatInt(cost, 10) != text {
 		return 0

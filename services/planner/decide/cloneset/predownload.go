@@ -44,7 +44,7 @@ func (r *round) preDownload() {
 		return
 	}
 	held := r.World.Revision(r.set.Namespace, r.updateRevision.name)
-	if held == nil || held.UID == "" || held.UnderWay != nil || held.Labels[preDownloadIgnored] == "true" || held.Labels[preDownloadCreated] == "true" {
+	if held == nil || held.UID == "" || held.UnderWay != nil || held.Labels.Get(preDownloadIgnored) == "true" || held.Labels.Get(preDownloadCreated) == "true" {
 		return
 	}
 	images, ignored := r.imagesAhead()
@@ -113,7 +113,7 @@ func (r *round) preDownloadMinimum() int {
 	if strategy := r.set.Spec.UpdateStrategy.RollingUpdate.InPlaceUpdateStrategy; strategy != nil && strategy.ImagePreDownloadMinUpdatedReadyPods != nil {
 		return int(*strategy.ImagePreDownloadMinUpdatedReadyPods)
 	}
-	percent := percentOf(intstr.FromString(r.set.Annotations[v1beta1.ImagePreDownloadMinUpdatedReadyPodsKey]))
+	percent := percentOf(intstr.FromString(r.set.Annotations.Get(v1beta1.ImagePreDownloadMinUpdatedReadyPodsKey)))
 	if math.IsNaN(percent) {
 		return 0
 	}

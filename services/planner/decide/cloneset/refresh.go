@@ -53,7 +53,7 @@ func (r *round) goOn(p *pod) bool {
 			return true
 		}
 	}
-	if why, never := inplace.ResizeTrouble(p.Pod); why != "" && !r.complete(p.Pod) {
+	if why, never := inplace.ResizeTrouble(p.Pod); why != "" && !p.complete {
 		r.problem = fmt.Sprintf("Pod %s: %s", p.Name, why)
 		r.heldUpdating(p, HeldResize, why, "room on the node, or smaller resources")
 		if never && r.spec.policy == v1beta1.InPlaceIfPossibleCloneSetPodUpdatePolicy && !p.specified {
@@ -61,7 +61,7 @@ func (r *round) goOn(p *pod) bool {
 		}
 		return true
 	}
-	if r.complete(p.Pod) {
+	if p.complete {
 		return false
 	}
 	if template, known := r.templateOf(p.Pod); known && !inplace.Resized(p.Pod, template) {
@@ -93,7 +93,7 @@ func (r *round) rebuild(p *pod, problem error) {
 		return
 	}
 	change := inplace.Against(p.Pod, template)
-	write := inplace.Start(p.Pod, change, p.Labels[revisionLabel], r.Now())
+	write := inplace.Start(p.Pod, change, p.Labels.Get(revisionLabel), r.Now())
 	r.command(p.Pod, decide.PatchPod(p.Pod, "", write.Patch(p.Pod), decide.Why(NextBatch, "%v: begun anew, %s", problem, change.Describe())))
 }
 
@@ -112,7 +112,7 @@ func (r *round) settle(p *pod) {
 	patch := map[string]any{}
 	var does []string
 	var conditions []any
-	done := p.running() && !p.preparing && r.complete(p.Pod)
+	done := p.running() && !p.preparing && p.complete
 	if gate := p.Condition(inplace.ReadyCondition); done && p.HasGate(inplace.ReadyCondition) && !openGate(gate) && !r.drained(p, gate) {
 		conditions = append(conditions, podready.Condition(inplace.ReadyCondition, "True", "", "", r.Now()))
 		does = append(does, "opens its readiness gate")
@@ -130,7 +130,7 @@ func (r *round) settle(p *pod) {
 			does = append(does, "KruisePodReady says what its hooks want")
 		}
 	}
-	if hash := shortHash(p.Labels[revisionLabel]); done && p.Labels[templateLabel] == "" && hash != "" {
+	if hash := shortHash(p.Labels.Get(revisionLabel)); done && p.Labels.Get(templateLabel) == "" && hash != "" {
 		if patch["metadata"] == nil {
 			patch["metadata"] = map[string]any{}
 		}
@@ -150,13 +150,13 @@ func (r *round) settle(p *pod) {
 	r.command(p.Pod, decide.PatchPod(p.Pod, "status", patch, decide.Why(RefreshPod, "%s", why)))
 }
 
-func openGate(gate *world.Condition) bool {
-	return gate != nil && gate.Status == "True" && gate.Reason == "" && gate.Message == ""
+func openGate(gate world.Condition) bool {
+	return gate.Status == "True" && gate.Reason == "" && gate.Message == ""
 }
 
 // drained says whether a Pod is between its drain and its change, and still meant to change: then the gate stays shut.
-func (r *round) drained(p *pod, gate *world.Condition) bool {
-	if gate == nil || gate.Status != "False" || gate.Reason != inplace.StartReason || p.updated {
+func (r *round) drained(p *pod, gate world.Condition) bool {
+	if gate.Status != "False" || gate.Reason != inplace.StartReason || p.updated {
 		return false
 	}
 	return !r.updateRan

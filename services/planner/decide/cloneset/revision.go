@@ -24,6 +24,22 @@ type revision struct {
 	// stored: the API server has it. Before that no Pod may carry its name: a name that nobody can look up again would take
 	// from the Pod the way back, and the way on in place.
 	stored bool
+	// coming: a command that makes it is under way, or in this decision, and nothing says that it will be refused. Commands for
+	// Pods may go along that need it.
+	coming bool
+}
+
+// usable says whether Pods may be commanded to come to the revision.
+func (v revision) usable() bool { return v.stored || v.coming }
+
+// need lets commands wait until the API server has the revision that they bring Pods to.
+func (r *round) need(to revision, commands ...*shiplogv1.Command) {
+	if to.stored {
+		return
+	}
+	for _, command := range commands {
+		command.Needs = revisionNamed(r.set.Namespace, to.name)
+	}
 }
 
 // findRevisions settles which revision to update to and which the Pods come from (R12 to R14), and asks for what is missing.
@@ -48,14 +64,20 @@ func (r *round) findRevisions() {
 			decide.Why(RaiseRevision, "revision %s is wanted again, its number rises from %d to %d", same.Name, same.Number, highest+1)))
 		fallthrough
 	default:
-		r.updateRevision = revision{same.Name, same.Template, same.UID != ""}
+		r.updateRevision = r.known(same)
 	}
 	r.currentRevision = r.updateRevision
 	for _, held := range r.revisions {
 		if held.Name == r.set.Status.CurrentRevision {
-			r.currentRevision = revision{held.Name, held.Template, held.UID != ""}
+			r.currentRevision = r.known(held)
 		}
 	}
+}
+
+// known is a revision that the world holds, stored or about to be.
+func (r *round) known(held *world.Revision) revision {
+	stored := held.UID != ""
+	return revision{held.Name, held.Template, stored, !stored && !r.Refused(CreateRevision)}
 }
 
 func (r *round) createRevision(number int64) revision {
@@ -73,7 +95,7 @@ func (r *round) createRevision(number int64) revision {
 	maps.Copy(labels, stringsOf(metadataOf(r.set.Template, "labels")))
 	labels[historyHashLabel] = shortHash(name)
 	annotations := map[string]any{}
-	for key, value := range r.set.Annotations { //shiplog:unordered: writes one key of a map per turn
+	for key, value := range r.set.Annotations.All() {
 		annotations[key] = value
 	}
 	annotations[claimsHashAnnotation] = claimsHash(r.spec.claims)
@@ -81,9 +103,10 @@ func (r *round) createRevision(number int64) revision {
 		templates, _ := json.Marshal(r.spec.claims) // trees that were read from JSON
 		annotations[claimsAnnotation] = string(templates)
 	}
-	object := &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: r.set.Namespace, Name: name}
+	made := revision{name: name, template: r.set.Template}
 	if r.mayTry(CreateRevision) {
-		create := decide.Create(object, map[string]any{
+		made.coming = !r.Refused(CreateRevision)
+		create := decide.Create(revisionNamed(r.set.Namespace, name), map[string]any{
 			"apiVersion": "apps/v1", "kind": "ControllerRevision",
 			"metadata": map[string]any{
 				"name": name, "namespace": r.set.Namespace, "labels": labels, "annotations": annotations, "ownerReferences": r.owners(),
@@ -92,7 +115,7 @@ func (r *round) createRevision(number int64) revision {
 		}, decide.Why(CreateRevision, "no revision holds the template of generation %d, this is number %d", r.set.Generation, number))
 		r.Append(create)
 	}
-	return revision{name: name, template: r.set.Template}
+	return made
 }
 
 // pruneRevisions drops the oldest revisions that nothing uses beyond the history limit (R18).
@@ -102,9 +125,9 @@ func (r *round) pruneRevisions() {
 	}
 	used := map[string]bool{shortHash(r.updateRevision.name): true, shortHash(r.currentRevision.name): true}
 	for _, p := range r.World.PodsOf(r.set.UID) {
-		used[shortHash(p.Labels[revisionLabel])] = true
+		used[shortHash(p.Labels.Get(revisionLabel))] = true
 		if p.Before != nil {
-			used[shortHash(p.Before.Labels[revisionLabel])] = true
+			used[shortHash(p.Before.Labels.Get(revisionLabel))] = true
 		}
 	}
 	var unused []*world.Revision
@@ -158,10 +181,13 @@ func (r *round) owners() []any {
 }
 
 func revisionRef(held *world.Revision) *shiplogv1.ObjectRef {
-	return &shiplogv1.ObjectRef{
-		Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions,
-		Namespace: held.Namespace, Name: held.Name, Uid: string(held.UID),
-	}
+	ref := revisionNamed(held.Namespace, held.Name)
+	ref.Uid = string(held.UID)
+	return ref
+}
+
+func revisionNamed(namespace, name string) *shiplogv1.ObjectRef {
+	return &shiplogv1.ObjectRef{Group: world.GroupApps, Version: "v1", Resource: world.ResourceRevisions, Namespace: namespace, Name: name}
 }
 
 func metadataOf(template world.Template, field string) map[string]any {

@@ -29,8 +29,7 @@ func (r *round) runtime() {
 	}
 	for i := range r.pods {
 		p := r.pods[i].Pod
-		_, told := p.Annotations[inplace.RuntimeAnnotation]
-		if p.UID == "" || !p.Active() || !r.World.HasAgent(p.Node) || !told && !inplace.ReadsMetadata(p) {
+		if p.UID == "" || !p.Active() || !r.World.HasAgent(p.Node) || !p.Annotations.Has(inplace.RuntimeAnnotation) && !inplace.ReadsMetadata(p) {
 			continue
 		}
 		if r.inspect(p) {
@@ -87,7 +86,7 @@ func (r *round) inspect(p *world.Pod) bool {
 // of it; the kubelet starts them with what it says now (pod-probe B8).
 func (r *round) restart(p *world.Pod) {
 	gate := p.Condition(inplace.ReadyCondition)
-	if p.Update == nil || !p.Update.UpdateEnvFromMetadata || gate == nil || gate.Status != "False" || p.UnderWay != nil {
+	if p.Update == nil || !p.Update.UpdateEnvFromMetadata || gate.Status != "False" || p.UnderWay != nil {
 		return
 	}
 	for _, container := range inplace.ToRestart(p) {

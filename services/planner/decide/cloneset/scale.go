@@ -52,8 +52,8 @@ func (r *round) scaleUp() int {
 	if limit < n.up {
 		why = fmt.Sprintf("%d may be created now: %d may be unavailable while scaling, %d are", limit, r.spec.scaleUnavailable, n.unavailable)
 	}
-	if stored := r.ofStoredRevision(n.up, n.upOld); stored < limit {
-		limit, why = stored, fmt.Sprintf("%d of the current revision may be created now, the others wait for their revision", stored)
+	if usable := r.ofUsableRevision(n.up, n.upOld); usable < limit {
+		limit, why = usable, fmt.Sprintf("%d of the current revision may be created now, the others wait for their revision", usable)
 	}
 	if back := r.returning(); n.up-back < limit {
 		limit, why = n.up-back, fmt.Sprintf("%d come back under their own names once their Pods are gone", back)
@@ -74,6 +74,7 @@ func (r *round) scaleUp() int {
 		wanted = fmt.Sprintf("%d and %d to surge", r.spec.replicas, n.surge)
 	}
 	for i, id := range r.newInstances(limit) {
+		before := len(r.Decision.Commands)
 		from := r.updateRevision
 		if i < n.upOld {
 			from = r.currentRevision
@@ -85,16 +86,17 @@ func (r *round) scaleUp() int {
 			decide.Why(ScaleUp, "%d of %s Pods are missing, %s", n.up, wanted, why))
 		r.commanded[name] = true
 		r.Append(create)
+		r.need(from, r.Decision.Commands[before:]...)
 	}
 	return limit
 }
 
-// ofStoredRevision is how many of the missing Pods can be made now: those whose revision the API server has.
-func (r *round) ofStoredRevision(up, upOld int) int {
+// ofUsableRevision is how many of the missing Pods can be made now: those whose revision the API server has or is about to have.
+func (r *round) ofUsableRevision(up, upOld int) int {
 	switch {
-	case r.updateRevision.stored:
+	case r.updateRevision.usable():
 		return up
-	case r.currentRevision.stored:
+	case r.currentRevision.usable():
 		return upOld
 	}
 	return 0
@@ -207,13 +209,13 @@ func (r *round) keepMarked() int {
 	// Old Pods that stay old: an old Pod that somebody else wants deleted is replaced by an old one.
 	left, kept := 0, 0
 	for i := range r.pods {
-		if _, ours := r.pods[i].Annotations[replacedFor]; !ours && !r.pods[i].updated && !r.pods[i].preparing {
+		if !r.pods[i].Annotations.Has(replacedFor) && !r.pods[i].updated && !r.pods[i].preparing {
 			left++
 		}
 	}
 	for i := range r.pods {
 		p := &r.pods[i]
-		target, ours := p.Annotations[replacedFor]
+		target, ours := p.Annotations.Lookup(replacedFor)
 		// It may be of the revision that is wanted and have to go all the same (inplace-update D6), or be on its way back (R24).
 		if p.updated && (target == r.updateRevision.name || target == r.currentRevision.name && r.updates.update < 0) {
 			continue

@@ -36,10 +36,11 @@ func (r *round) update() {
 	if r.updates.update < 0 {
 		target = r.currentRevision
 	}
-	if !target.stored {
-		return // its creation is under way
+	if !target.usable() {
+		return
 	}
 	r.updateRan = true
+	before := len(r.Decision.Commands)
 	candidates := r.candidates()
 	chosen := r.within(candidates)
 	r.heldByBudget(candidates, chosen)
@@ -51,6 +52,7 @@ func (r *round) update() {
 		}
 		r.updatePod(p, target)
 	}
+	r.need(target, r.Decision.Commands[before:]...)
 }
 
 // within cuts the candidates to what the budget allows (R41): a Pod that is unavailable anyway costs nothing more. One such
@@ -122,10 +124,10 @@ func (r *round) markForReplacement(p *pod, target revision, why string) {
 func (r *round) changeFor(p *world.Pod, target revision) (inplace.Change, error) {
 	held := r.revisionOf(p)
 	if held == nil {
-		return inplace.Change{}, fmt.Errorf("revision %q of the Pod is gone", p.Labels[revisionLabel])
+		return inplace.Change{}, fmt.Errorf("revision %q of the Pod is gone", p.Labels.Get(revisionLabel))
 	}
 	if r.World.Gate(gateRecreateForClaims) && r.spec.policy != v1beta1.InPlaceOnlyCloneSetPodUpdatePolicy {
-		if before, after := held.Annotations[claimsHashAnnotation], r.claimsHashOf(target); before != "" && after != "" && before != after {
+		if before, after := held.Annotations.Get(claimsHashAnnotation), r.claimsHashOf(target); before != "" && after != "" && before != after {
 			return inplace.Change{}, errors.New("spec.volumeClaimTemplates differ")
 		}
 	}
@@ -162,7 +164,7 @@ func (r *round) awaitHook(p *pod, budget string) bool {
 // routes to a Pod, and neither hook nor grace period wants it drained, the change is one write.
 func (r *round) mustDrain(p *pod, change inplace.Change) string {
 	gate := p.Condition(inplace.ReadyCondition)
-	if !p.HasGate(inplace.ReadyCondition) || gate == nil || gate.Status == "False" || !change.Drains(p.Pod) || r.undrained(change) && len(change.Feeds) == 0 {
+	if !p.HasGate(inplace.ReadyCondition) || !gate.Present() || gate.Status == "False" || !change.Drains(p.Pod) || r.undrained(change) && len(change.Feeds) == 0 {
 		return ""
 	}
 	switch {
@@ -181,7 +183,7 @@ func (r *round) mustDrain(p *pod, change inplace.Change) string {
 // undrained says whether people have declared that a change needs no drain (inplace-update D15): an annotation of the CloneSet
 // lists containers, "metadata" for labels and annotations that feed nothing, and "resources".
 func (r *round) undrained(change inplace.Change) bool {
-	listed := strings.Split(strings.ReplaceAll(r.set.Annotations[undrainedAnnotation], " ", ""), ",")
+	listed := strings.Split(strings.ReplaceAll(r.set.Annotations.Get(undrainedAnnotation), " ", ""), ",")
 	for _, touched := range change.Touches() {
 		if !slices.Contains(listed, touched) {
 			return false
@@ -211,7 +213,7 @@ func (r *round) updateInPlace(p *pod, change inplace.Change, target revision, bu
 	labels[revisionLabel] = r.labelOf(target.name)
 	labels[templateLabel] = shortHash(target.name)
 	gate := p.Condition(inplace.ReadyCondition)
-	drained := gate != nil && gate.Status == "False" && p.running()
+	drained := gate.Status == "False" && p.running()
 	if drained || grace || r.spec.inPlaceUpdate() != nil || len(change.Resources) > 0 {
 		labels[v1beta1.LifecycleStateKey] = string(v1beta1.LifecycleStateUpdating)
 		annotations[v1beta1.LifecycleTimestampKey] = r.stamp()
@@ -230,7 +232,7 @@ func under(patch map[string]any, field string) map[string]any {
 
 func (r *round) claimsHashOf(target revision) string {
 	if held := r.World.Revision(r.set.Namespace, target.name); held != nil {
-		return held.Annotations[claimsHashAnnotation]
+		return held.Annotations.Get(claimsHashAnnotation)
 	}
 	return claimsHash(r.spec.claims)
 }

@@ -113,7 +113,7 @@ func (r *round) keepJobs() {
 
 // current says whether a job is of the list's present template. One without a hash is if it says the same.
 func (r *round) current(job *world.ImagePullJob) bool {
-	if hash, has := job.Labels[hashLabel]; has {
+	if hash, has := job.Labels.Lookup(hashLabel); has {
 		return hash == r.hash
 	}
 	return decide.Difference(job.Spec.ImagePullJobTemplate, r.list.Spec.ImagePullJobTemplate) == nil
@@ -193,7 +193,7 @@ func (r *round) reportStatus() {
 
 // label writes the template's hash on the list (R32).
 func (r *round) label() {
-	if r.list.Labels[hashLabel] == r.hash || r.list.UnderWay != nil || r.Writes() || !r.MayTry(LabelList) {
+	if r.list.Labels.Get(hashLabel) == r.hash || r.list.UnderWay != nil || r.Writes() || !r.MayTry(LabelList) {
 		return
 	}
 	command := decide.PatchMerge(r.Object, "", map[string]any{"metadata": map[string]any{"labels": map[string]any{hashLabel: r.hash}}},

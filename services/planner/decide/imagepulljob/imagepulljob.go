@@ -499,7 +499,7 @@ func (r *round) expire() {
 		return
 	}
 	since := r.job.Status.CompletionTime.Time
-	if ref, known := r.World.Workload(r.job.Owner.UID); known && ref.Resource == world.ResourceImageListPullJobs {
+	if ref, known := r.World.Workload(r.job.Owner.UID()); known && ref.Resource == world.ResourceImageListPullJobs {
 		list := r.World.ImageListPullJob(ref)
 		if list.Status.CompletionTime == nil {
 			return

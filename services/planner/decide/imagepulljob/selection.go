@@ -46,7 +46,7 @@ func (r *round) selected() (out []*world.NodeImage, problem string) {
 			}
 		}
 		for _, image := range r.World.NodeImages() {
-			if selector.Matches(labels.Set(image.Labels)) {
+			if selector.Matches(image.Labels) {
 				take(image)
 			}
 		}
@@ -59,11 +59,11 @@ func (r *round) selected() (out []*world.NodeImage, problem string) {
 func (r *round) ordered(selector labels.Selector) []*world.Pod {
 	var pods []*world.Pod
 	for _, pod := range r.World.PodsIn(r.job.Namespace) {
-		if pod.Node != "" && pod.Active() && selector.Matches(labels.Set(pod.Labels)) {
+		if pod.Node != "" && pod.Active() && selector.Matches(pod.Labels) {
 			pods = append(pods, pod)
 		}
 	}
-	if owner, known := r.World.Workload(r.job.Owner.UID); known && owner.Resource == world.ResourceCloneSets {
+	if owner, known := r.World.Workload(r.job.Owner.UID()); known && owner.Resource == world.ResourceCloneSets {
 		return cloneset.UpdateOrder(r.World, owner, pods)
 	}
 	return pods

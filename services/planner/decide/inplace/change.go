@@ -64,7 +64,7 @@ func Between(pod *world.Pod, from, to world.Template, gates Gates) (Change, erro
 	if before, after := qosOf(pod, nil), qosOf(pod, change.Resources); len(change.Resources) > 0 && before != after {
 		return Change{}, fmt.Errorf("spec.containers: the Pod's quality of service class would go from %s to %s", before, after) // D19
 	}
-	if _, reported := pod.Annotations[RuntimeAnnotation]; !reported && len(change.Feeds) > 0 {
+	if !pod.Annotations.Has(RuntimeAnnotation) && len(change.Feeds) > 0 {
 		return Change{}, fmt.Errorf("container %s: its env reads metadata that changes, and no node agent reports on the Pod", sortedKeys(change.Feeds)[0]) // D21
 	}
 	return change, nil
@@ -112,11 +112,11 @@ func (c *Change) metadata(pod *world.Pod, before, after map[string]any, held Cha
 
 // lackingKeys returns the keys that changed from one map to another, or were held back, and that the Pod does not have as
 // wanted; nil values are to be removed.
-func lackingKeys(before, after map[string]any, held map[string]*string, has map[string]string) map[string]*string {
+func lackingKeys(before, after map[string]any, held map[string]*string, has world.Pairs) map[string]*string {
 	lacks := map[string]*string{}
 	look := func(key string) {
 		wanted, want := after[key].(string)
-		actual, is := has[key]
+		actual, is := has.Lookup(key)
 		switch {
 		case want && (!is || actual != wanted):
 			lacks[key] = &wanted
@@ -210,10 +210,7 @@ func (c Change) Drains(pod *world.Pod) bool {
 	for name, change := range c.Resources { //shiplog:unordered: asks whether any
 		container := containerOf(pod, name)
 		for _, resource := range container.RestartsFor {
-			if _, limit := change.Limits[resource]; limit {
-				return true
-			}
-			if _, request := change.Requests[resource]; request {
+			if change.Limits.Has(resource) || change.Requests.Has(resource) {
 				return true
 			}
 		}

@@ -22,7 +22,7 @@ func Applied(pod *world.Pod) bool {
 	if pod.Update.UpdateEnvFromMetadata && !envRuns(pod, RuntimeOf(pod)) {
 		return false
 	}
-	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: asks whether all
+	for name, last := range pod.Update.LastContainerStatuses.All() {
 		if !runs(pod, name, last) {
 			return imagesRun(pod, RuntimeOf(pod))
 		}
@@ -34,7 +34,7 @@ func Applied(pod *world.Pod) bool {
 // runtime may report an image by another name than the spec's, so another content than before is taken for the one wanted; and
 // so is the same content in another container, once the kubelet has seen the newest spec (D5).
 func runs(pod *world.Pod, container string, last world.LastStatus) bool {
-	status, own := pod.Status(container), pod.Update.Own[container]
+	status, own := pod.Status(container), pod.Update.Own.Get(container)
 	switch {
 	case status == nil:
 		return false
@@ -83,9 +83,9 @@ func plainHash(container *world.Container) uint64 {
 func envHash(pod *world.Pod, container *world.Container) uint64 {
 	entries := make([]envhash.Variable, len(container.Reads)) // Reads are sorted by name
 	for i, read := range container.Reads {
-		value := pod.Labels[read.Key]
+		value := pod.Labels.Get(read.Key)
 		if read.Annotation {
-			value = pod.Annotations[read.Key]
+			value = pod.Annotations.Get(read.Key)
 		}
 		entries[i] = envhash.Variable{Name: read.Name, Value: value}
 	}
@@ -100,7 +100,7 @@ func StartedAt(pod *world.Pod) time.Time {
 	}
 	for i := range pod.Statuses {
 		status := &pod.Statuses[i]
-		_, changed := pod.Update.LastContainerStatuses[status.Name]
+		changed := pod.Update.LastContainerStatuses.Has(status.Name)
 		if (changed || pod.Update.UpdateEnvFromMetadata && recorded(pod.Update, status.Name)) && status.State.Running.StartedAt.After(last) {
 			last = status.State.Running.StartedAt
 		}
@@ -115,7 +115,7 @@ func recorded(update *world.InPlaceUpdate, container string) bool {
 
 // sameImage compares image references as the runtime means them: "nginx" is docker.io/library/nginx:latest (D5).
 func sameImage(a, b string) bool {
-	if a == b || fullName(a) == fullName(b) {
+	if a == b || official(a, b) || official(b, a) {
 		return true // the usual cases, without reading the references
 	}
 	if tagOf(a) != tagOf(b) {
@@ -132,12 +132,10 @@ func sameImage(a, b string) bool {
 	return reference.TagNameOnly(left).String() == reference.TagNameOnly(right).String()
 }
 
-// fullName adds to an official image's name what a runtime adds to it.
-func fullName(image string) string {
-	if strings.Contains(image, "/") {
-		return image
-	}
-	return "docker.io/library/" + image
+// official says whether full is an official image's name with what a runtime adds to it.
+func official(full, name string) bool {
+	rest, is := strings.CutPrefix(full, "docker.io/library/")
+	return is && rest == name && !strings.Contains(name, "/")
 }
 
 // tagOf is what follows the name in a reference: its tag, "latest" without one, or its digest.

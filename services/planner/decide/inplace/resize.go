@@ -60,14 +60,11 @@ func lacking(container *world.Container, wanted world.Container) world.Resources
 	}
 }
 
-func lackingAmounts(has, wanted map[string]world.Amount) map[string]world.Amount {
-	var lacks map[string]world.Amount
-	for name, amount := range wanted { //shiplog:unordered: writes one key of a map per turn
-		if actual, is := has[name]; is && resizable[name] && !sameAmount(actual, amount) {
-			if lacks == nil {
-				lacks = map[string]world.Amount{}
-			}
-			lacks[name] = amount
+func lackingAmounts(has, wanted world.ByName[world.Amount]) world.ByName[world.Amount] {
+	var lacks world.ByName[world.Amount]
+	for name, amount := range wanted.All() {
+		if actual, is := has.Lookup(name); is && resizable[name] && !sameAmount(actual, amount) {
+			lacks = lacks.With(name, amount)
 		}
 	}
 	return lacks
@@ -140,7 +137,7 @@ func resized(pod *world.Pod, template world.Template) []world.Container {
 // ResizeTrouble says why the kubelet does not resize a Pod, and whether it never will (D6); empty: nothing is known.
 func ResizeTrouble(pod *world.Pod) (why string, never bool) {
 	condition := pod.Condition("PodResizePending")
-	if pod.Update == nil || !pod.Update.UpdateResources || condition == nil || condition.Status != "True" {
+	if pod.Update == nil || !pod.Update.UpdateResources || condition.Status != "True" {
 		return "", false
 	}
 	return fmt.Sprintf("resize is %s: %s", condition.Reason, condition.Message), condition.Reason == "Infeasible"
@@ -165,8 +162,8 @@ func qosOf(pod *world.Pod, changes map[string]world.Resources) string {
 	some, guaranteed := false, true
 	for _, held := range all {
 		for name := range resizable { //shiplog:unordered: asks whether any
-			limit, limited := held.Limits[name]
-			request, requested := held.Requests[name]
+			limit, limited := held.Limits.Lookup(name)
+			request, requested := held.Requests.Lookup(name)
 			some = some || positive(limit) || positive(request)
 			if !limited || !positive(limit) || requested && !sameAmount(limit, request) {
 				guaranteed = false

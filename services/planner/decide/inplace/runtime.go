@@ -48,7 +48,7 @@ func (r *Runtime) Sort(pod *world.Pod) {
 // RuntimeOf returns what is written down of a Pod; nil: nothing that can be read.
 func RuntimeOf(pod *world.Pod) *Runtime {
 	var meta Runtime
-	text, has := pod.Annotations[RuntimeAnnotation]
+	text, has := pod.Annotations.Lookup(RuntimeAnnotation)
 	if !has || json.Unmarshal([]byte(text), &meta) != nil {
 		return nil
 	}

@@ -57,14 +57,11 @@ func account(pod *world.Pod, change Change, revision string, now time.Time) worl
 	if pod.Update == nil {
 		return update
 	}
-	for name, last := range pod.Update.LastContainerStatuses { //shiplog:unordered: writes one key of a map per turn
+	for name, last := range pod.Update.LastContainerStatuses.All() {
 		if !runs(pod, name, last) {
-			if update.LastContainerStatuses == nil {
-				update.LastContainerStatuses, update.Own = map[string]world.LastStatus{}, map[string]world.OwnStatus{}
-			}
-			update.LastContainerStatuses[name], update.UpdateImages = last, true
-			if own, noted := pod.Update.Own[name]; noted {
-				update.Own[name] = own
+			update.LastContainerStatuses, update.UpdateImages = update.LastContainerStatuses.With(name, last), true
+			if own, noted := pod.Update.Own.Lookup(name); noted {
+				update.Own = update.Own.With(name, own)
 			}
 		}
 	}
@@ -174,10 +171,10 @@ func heldBack(pod *world.Pod) Change {
 }
 
 func graceText(pod *world.Pod) string {
-	if text, has := pod.Annotations[GraceAnnotation]; has {
+	if text, has := pod.Annotations.Lookup(GraceAnnotation); has {
 		return text
 	}
-	return pod.Annotations[LegacyGraceAnnotation]
+	return pod.Annotations.Get(LegacyGraceAnnotation)
 }
 
 // general takes over the metadata that feeds nothing; it goes with the first batch (R15).
@@ -225,7 +222,7 @@ func (w *Write) next(pod *world.Pod, change Change, now time.Time) {
 		update.ContainerBatches = append(slices.Clone(update.ContainerBatches), world.Batch{Timestamp: stamp(now), Containers: w.Batch})
 	}
 	for _, legacy := range []string{GraceAnnotation, LegacyGraceAnnotation} {
-		if _, has := pod.Annotations[legacy]; has {
+		if pod.Annotations.Has(legacy) {
 			w.annotations = union(w.annotations, map[string]*string{legacy: nil})
 		}
 	}
@@ -233,15 +230,15 @@ func (w *Write) next(pod *world.Pod, change Change, now time.Time) {
 
 // image changes the image of a container and notes what it runs so far (R16).
 func (w *Write) image(pod *world.Pod, name, image string) {
-	last, unfinished := w.Update.LastContainerStatuses[name]
-	own := w.Update.Own[name]
+	last, unfinished := w.Update.LastContainerStatuses.Lookup(name)
+	own := w.Update.Own.Get(name)
 	if unfinished {
 		own.Overtaken = append(slices.Clone(own.Overtaken), imageOf(pod, name))
 	} else if status := pod.Status(name); status != nil {
 		last.ImageID, own.ContainerID = status.ImageID, status.ContainerID
 	}
-	w.Update.LastContainerStatuses = with(w.Update.LastContainerStatuses, name, last)
-	w.Update.Own = with(w.Update.Own, name, own)
+	w.Update.LastContainerStatuses = w.Update.LastContainerStatuses.With(name, last)
+	w.Update.Own = w.Update.Own.With(name, own)
 	w.images = with(w.images, name, image)
 }
 
@@ -330,10 +327,10 @@ func (w Write) Patch(pod *world.Pod) map[string]any {
 	annotations[world.InPlaceUpdateAnnotation] = string(account)
 	if own, _ := json.Marshal(w.Update.Own); len(w.Update.Own) > 0 {
 		annotations[world.OwnInPlaceUpdateAnnotation] = string(own)
-	} else if _, has := pod.Annotations[world.OwnInPlaceUpdateAnnotation]; has {
+	} else if pod.Annotations.Has(world.OwnInPlaceUpdateAnnotation) {
 		annotations[world.OwnInPlaceUpdateAnnotation] = nil
 	}
-	if _, has := pod.Annotations[world.LegacyInPlaceUpdateAnnotation]; has {
+	if pod.Annotations.Has(world.LegacyInPlaceUpdateAnnotation) {
 		annotations[world.LegacyInPlaceUpdateAnnotation] = nil
 	}
 	patch := map[string]any{"metadata": metadata}

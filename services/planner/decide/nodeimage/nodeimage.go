@@ -70,7 +70,7 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 	r := &round{Turn: decide.NewTurn(w, ref, object, image.Generation), node: node, image: image}
 	switch {
 	case image.Terminating:
-	case (node == nil || node.Terminating) && image.Labels[v1beta1.FakeNodeImageKey] == "":
+	case (node == nil || node.Terminating) && image.Labels.Get(v1beta1.FakeNodeImageKey) == "":
 		r.remove()
 	default:
 		r.tidy()
@@ -92,7 +92,7 @@ func Awaited(w *world.World) bool {
 }
 
 func eligible(node *world.Node) bool {
-	return !node.Terminating && node.Labels[virtualLabel] != virtualNode
+	return !node.Terminating && node.Labels.Get(virtualLabel) != virtualNode
 }
 
 // create makes the NodeImage of a Node that has been ready for a while (R3).
@@ -109,7 +109,7 @@ func (r *round) create() {
 		return
 	}
 	metadata := map[string]any{"name": r.Ref.Name}
-	if len(r.node.Labels) > 0 {
+	if r.node.Labels.Len() > 0 {
 		metadata["labels"] = r.node.Labels
 	}
 	tree := map[string]any{"apiVersion": v1beta1.GroupVersion.String(), "kind": "NodeImage", "metadata": metadata, "spec": map[string]any{}}
@@ -127,13 +127,13 @@ func (r *round) remove() {
 func (r *round) tidy() {
 	wanted, why := r.tidied()
 	labels := r.image.Labels
-	if r.node != nil && !maps.Equal(labels, r.node.Labels) {
+	if r.node != nil && !labels.Equal(r.node.Labels) {
 		labels = r.node.Labels
 		why = append(why, "the labels are those of the Node")
 	}
 	type part struct {
 		Metadata struct {
-			Labels map[string]string `json:"labels"`
+			Labels world.Pairs `json:"labels"`
 		} `json:"metadata"`
 		Spec v1beta1.NodeImageSpec `json:"spec"`
 	}

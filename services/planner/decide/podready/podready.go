@@ -23,26 +23,32 @@ type Holder struct {
 	Key       string `json:"key"`
 }
 
-// Mark returns the conditions to write so that the wanted holders hold the gate shut and the unwanted do not, whoever else
-// does; nil: it is so, or the Pod has no such gate.
-func Mark(p *world.Pod, wanted map[Holder]bool, now time.Time) []any {
+// Wish says whether a holder is to hold the gate shut.
+type Wish struct {
+	Holder
+	Holds bool
+}
+
+// Mark returns the conditions to write so that holders hold the gate shut or not as wished, whoever else does; nil: it is so, or the
+// Pod has no such gate.
+func Mark(p *world.Pod, now time.Time, wishes ...Wish) []any {
 	if !p.HasGate(Gate) {
 		return nil
 	}
 	held := p.Condition(Gate)
 	var before []Holder
-	if held != nil {
+	if held.Message != "[]" { // as nearly always
 		_ = json.Unmarshal([]byte(held.Message), &before) // what is no list holds nobody's wish
 	}
 	keys := []Holder{}
 	for _, holder := range before {
-		if _, ours := wanted[holder]; !ours {
+		if !slices.ContainsFunc(wishes, func(wish Wish) bool { return wish.Holder == holder }) {
 			keys = append(keys, holder)
 		}
 	}
-	for holder, wants := range wanted { //shiplog:unordered: sorted below
-		if wants {
-			keys = append(keys, holder)
+	for _, wish := range wishes {
+		if wish.Holds {
+			keys = append(keys, wish.Holder)
 		}
 	}
 	slices.SortFunc(keys, func(a, b Holder) int {
@@ -52,7 +58,7 @@ func Mark(p *world.Pod, wanted map[Holder]bool, now time.Time) []any {
 	if len(keys) > 0 {
 		status = "False"
 	}
-	if held != nil && held.Status == status && len(keys) == len(before) && !slices.ContainsFunc(keys, func(k Holder) bool { return !slices.Contains(before, k) }) {
+	if held.Status == status && len(keys) == len(before) && !slices.ContainsFunc(keys, func(k Holder) bool { return !slices.Contains(before, k) }) {
 		return nil
 	}
 	message, _ := json.Marshal(keys) // strings can be written
@@ -67,7 +73,7 @@ func Mark(p *world.Pod, wanted map[Holder]bool, now time.Time) []any {
 // (inplace-update R9); nothing when the Pod is not ready anyway.
 func NotReady(p *world.Pod, shut string, now time.Time) []any {
 	ready, containers := p.Condition("Ready"), p.Condition("ContainersReady")
-	if ready == nil || containers == nil || containers.Status != "True" {
+	if !ready.Present() || containers.Status != "True" {
 		return nil
 	}
 	var causes []string
@@ -76,7 +82,7 @@ func NotReady(p *world.Pod, shut string, now time.Time) []any {
 		switch {
 		case gate == shut:
 			causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but False", gate))
-		case held == nil:
+		case !held.Present():
 			causes = append(causes, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate))
 		case held.Status != "True":
 			causes = append(causes, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s", gate, held.Status))

@@ -63,7 +63,7 @@ func Decide(w *world.World, ref world.Ref) decide.Decision {
 		r.strategy = &v1beta1.ContainerRecreateRequestStrategy{}
 	}
 	r.pod, _ = w.Pod(world.Ref{Resource: world.ResourcePods, Namespace: ref.Namespace, Name: request.Spec.PodName})
-	if r.pod != nil && r.pod.UID != types.UID(request.Labels[v1beta1.ContainerRecreateRequestPodUIDKey]) {
+	if r.pod != nil && r.pod.UID != types.UID(request.Labels.Get(v1beta1.ContainerRecreateRequestPodUIDKey)) {
 		r.pod = nil
 	}
 	switch {
@@ -124,7 +124,7 @@ func (r *round) picked() *world.RestartRequest {
 	}
 	waiting := slices.DeleteFunc(r.World.RestartsOf(r.request.Namespace, r.request.Spec.PodName), func(q *world.RestartRequest) bool {
 		return q.Terminating || q.Status.CompletionTime != nil ||
-			q.Labels[v1beta1.ContainerRecreateRequestPodUIDKey] != r.request.Labels[v1beta1.ContainerRecreateRequestPodUIDKey]
+			q.Labels.Get(v1beta1.ContainerRecreateRequestPodUIDKey) != r.request.Labels.Get(v1beta1.ContainerRecreateRequestPodUIDKey)
 	})
 	return slices.MinFunc(waiting, func(a, b *world.RestartRequest) int {
 		return cmp.Or(cmp.Compare(weight(a), weight(b)), a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
@@ -163,7 +163,7 @@ func (r *round) drained() bool {
 // mark holds the Pod's gate shut, or lets go of it. It says whether the Pod shows it.
 func (r *round) mark(shut bool, code, why string, args ...any) bool {
 	holder := podready.Holder{UserAgent: userAgent, Key: r.request.Namespace + "/" + r.request.Name}
-	conditions := podready.Mark(r.pod, map[podready.Holder]bool{holder: shut}, r.Now())
+	conditions := podready.Mark(r.pod, r.Now(), podready.Wish{Holder: holder, Holds: shut})
 	if conditions == nil {
 		return true
 	}
@@ -179,14 +179,14 @@ func (r *round) mark(shut bool, code, why string, args ...any) bool {
 }
 
 // tidy writes finalizers and labels.
-func (r *round) tidy(finalizers []string, labels map[string]string, why string) {
+func (r *round) tidy(finalizers []string, labels world.Pairs, why string) {
 	if r.request.UnderWay != nil || r.Writes() || !r.MayTry(TidyRequest) {
 		return
 	}
 	type part struct {
 		Metadata struct {
-			Finalizers []string          `json:"finalizers"`
-			Labels     map[string]string `json:"labels"`
+			Finalizers []string    `json:"finalizers"`
+			Labels     world.Pairs `json:"labels"`
 		} `json:"metadata"`
 	}
 	var before, after part
@@ -216,14 +216,8 @@ func (r *round) clean() {
 		}
 		return
 	}
-	if labels[v1beta1.ContainerRecreateRequestActiveKey] != "" || len(finalizers) < len(r.request.Finalizers) {
-		kept := map[string]string{}
-		for key, value := range labels { //shiplog:unordered: copies a map
-			if key != v1beta1.ContainerRecreateRequestActiveKey {
-				kept[key] = value
-			}
-		}
-		r.tidy(finalizers, kept, "the request is over")
+	if labels.Get(v1beta1.ContainerRecreateRequestActiveKey) != "" || len(finalizers) < len(r.request.Finalizers) {
+		r.tidy(finalizers, labels.Without(v1beta1.ContainerRecreateRequestActiveKey), "the request is over")
 		return
 	}
 	seconds := r.request.Spec.TTLSecondsAfterFinished
