@@ -44,8 +44,25 @@ func tell(t *testing.T) *story {
 // command enters the log, and its outcome.
 func (s *story) command(sequence uint64, verb, pod, uid, result string) {
 	s.begin(sequence, verb, pod, uid, 0)
-	s.read(fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"outcome","entry":{"cause":"%d","outcome":{"result":"RESULT_%s"}}}`,
-		sequence+1, time.Now().Format(time.RFC3339Nano), sequence, result), 0)
+	s.outcome(sequence, fmt.Sprintf(`{"result":"RESULT_%s"}`, result))
+}
+
+// create is a Pod that is made as it should be.
+func (s *story) create(sequence uint64, pod string) {
+	s.command(sequence, "create", pod, "", "APPLIED")
+	s.write("shiplog-executor", fmt.Sprintf("shiplog-%d-1", sequence), "create", pod)
+	s.see(pod, true, false)
+}
+
+// refused is a command that enters the log, and is refused for a reason.
+func (s *story) refused(sequence uint64, verb, pod, uid, code string, unsure bool) {
+	s.begin(sequence, verb, pod, uid, 0)
+	s.outcome(sequence, fmt.Sprintf(`{"result":"RESULT_REFUSED","reason":{"code":%q},"unsure":%t}`, code, unsure))
+}
+
+func (s *story) outcome(sequence uint64, outcome string) {
+	s.read(fmt.Sprintf(`{"sequence":%d,"time":%q,"type":"outcome","entry":{"cause":"%d","outcome":%s}}`,
+		sequence+1, time.Now().Format(time.RFC3339Nano), sequence, outcome), 0)
 }
 
 // begin has a command enter the log some time ago.
@@ -93,11 +110,7 @@ func TestChecker(t *testing.T) {
 		what, want string // a part of the complaint; empty: none
 		happens    func(*story)
 	}{
-		{"a create", "", func(s *story) {
-			s.command(1, "create", "web-a", "", "APPLIED")
-			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
-			s.see("web-a", true, false)
-		}},
+		{"a create", "", func(s *story) { s.create(1, "web-a") }},
 		{"a create, twice", "done 2 times", func(s *story) {
 			s.command(1, "create", "web-a", "", "APPLIED")
 			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
@@ -122,20 +135,38 @@ func TestChecker(t *testing.T) {
 			s.command(1, "create", "web-a", "", "REFUSED")
 			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
 		}},
+		{"a patch whose answer was lost, of a Pod that is gone", "", func(s *story) {
+			s.create(1, "web-a")
+			s.refused(3, "patch", "web-a", "uid-web-a", "NotFound", true)
+			s.write("shiplog-executor", "shiplog-3-1", "patch", "web-a")
+			s.see("web-a", true, true)
+			s.people.removed["uid-web-a"] = true
+		}},
+		{"a patch that is said to be lost, of a Pod that is there", "its outcome is RESULT_REFUSED", func(s *story) {
+			s.refused(1, "patch", "web-a", "uid-web-a", "NotFound", true)
+			s.write("shiplog-executor", "shiplog-1-1", "patch", "web-a")
+		}},
+		{"a patch that counts as surely not done, of a Pod that is gone", "its outcome is RESULT_REFUSED", func(s *story) {
+			s.create(1, "web-a")
+			s.refused(3, "patch", "web-a", "uid-web-a", "NotFound", false)
+			s.write("shiplog-executor", "shiplog-3-1", "patch", "web-a")
+			s.see("web-a", true, true)
+			s.people.removed["uid-web-a"] = true
+		}},
+		{"a patch without any answer", "", func(s *story) {
+			s.refused(1, "patch", "web-a", "uid-web-a", "Unavailable", true)
+			s.write("shiplog-executor", "shiplog-1-1", "patch", "web-a")
+		}},
 		{"a command without an outcome", "there is no outcome", func(s *story) { s.begin(1, "delete", "web-a", "uid-web-a", 2*underWay) }},
 		{"a command that was given a moment ago", "", func(s *story) { s.begin(1, "delete", "web-a", "uid-web-a", 0) }},
 		{"a Pod from nowhere", "was created, and no command says so", func(s *story) { s.see("web-a", true, false) }},
 		{"a Pod made by a stranger", "was created by stranger", func(s *story) { s.write("stranger", "0815", "create", "web-a") }},
 		{"a Pod that vanished", "went, and no command says so", func(s *story) {
-			s.command(1, "create", "web-a", "", "APPLIED")
-			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
-			s.see("web-a", true, false)
+			s.create(1, "web-a")
 			s.see("web-a", true, true)
 		}},
 		{"a Pod deleted by hand", "", func(s *story) {
-			s.command(1, "create", "web-a", "", "APPLIED")
-			s.write("shiplog-executor", "shiplog-1-1", "create", "web-a")
-			s.see("web-a", true, false)
+			s.create(1, "web-a")
 			s.people.removed["uid-web-a"] = true
 			s.see("web-a", true, true)
 		}},

@@ -194,10 +194,21 @@ func (l *ledger) judge(sequence uint64, a *account) (wrong []string) {
 		say("it was done %d times: %s", len(a.writes), times(a.writes))
 	case verb == "create" && applied && len(a.writes) == 0 && !a.unsure && !l.outage(a):
 		say("it was applied, and the API server knows nothing of it")
-	case !applied && len(a.writes) > 0 && !l.outage(a):
+	case !applied && len(a.writes) > 0 && !l.untold(a) && !l.outage(a):
 		say("it was done at %s, and its outcome is %s", times(a.writes), a.outcome.Entry.Outcome.Result)
 	}
 	return wrong
+}
+
+// untold says that nobody could tell the executor what had come of its write: the outcome says so, and either there was no answer until
+// the executor's patience ended, or the Pod was gone when it asked again.
+func (l *ledger) untold(a *account) bool {
+	if !a.outcome.Entry.Outcome.Unsure {
+		return false
+	}
+	l.witness.mu.Lock()
+	defer l.witness.mu.Unlock()
+	return a.outcome.Entry.Outcome.Reason.Code == "Unavailable" || a.verb() == "patch" && l.witness.gone[a.Entry.Command.Object.UID]
 }
 
 // undone says whether etcd was put back between writes, so that the earlier ones have not happened.

@@ -40,6 +40,10 @@ type entry struct {
 		} `json:"command"`
 		Outcome *struct {
 			Result string `json:"result"`
+			Unsure bool   `json:"unsure"`
+			Reason struct {
+				Code string `json:"code"`
+			} `json:"reason"`
 			Object struct {
 				UID string `json:"uid"`
 			} `json:"object"`

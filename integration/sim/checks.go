@@ -79,6 +79,9 @@ func (c *checks) entry(record journal.Record) {
 			one.done = true
 			if kind.Outcome.GetResult() == shiplogv1.Outcome_RESULT_REFUSED {
 				one.refused = record.Sequence
+				if one.effects > 0 && !kind.Outcome.GetUnsure() {
+					c.s.fail("refused though done", "command %d (%s) had its effect, and its outcome is: %s", one.sequence, narrate.Command(one.Command), narrate.Outcome(kind.Outcome))
+				}
 			}
 		}
 	}

@@ -160,7 +160,11 @@ func Outcome(outcome *shiplogv1.Outcome) string {
 	case shiplogv1.Outcome_RESULT_APPLIED:
 		return fmt.Sprintf("applied in %s", took)
 	case shiplogv1.Outcome_RESULT_REFUSED:
-		return fmt.Sprintf("refused after %s, %s: %s", took, outcome.GetReason().GetCode(), outcome.GetReason().GetMessage())
+		refused := fmt.Sprintf("refused after %s, %s: %s", took, outcome.GetReason().GetCode(), outcome.GetReason().GetMessage())
+		if outcome.GetUnsure() {
+			refused += " (an answer was lost: it may have been done all the same)"
+		}
+		return refused
 	case shiplogv1.Outcome_RESULT_SUPERSEDED:
 		return "superseded"
 	}

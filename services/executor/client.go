@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -121,8 +123,13 @@ func (a answer) temporary() bool {
 		a.code == http.StatusRequestTimeout || a.code == http.StatusUnauthorized
 }
 
-// unsure says that the effect may have happened although the answer does not say so.
-func (a answer) unsure() bool { return a.err != nil || a.code >= 500 }
+// unsure says that the effect may have happened although the answer does not say so. A server that was not reached did nothing.
+func (a answer) unsure() bool {
+	if dial := new(net.OpError); errors.As(a.err, &dial) && dial.Op == "dial" {
+		return false
+	}
+	return a.err != nil || a.code >= 500
+}
 
 // status is the API server's account of a failure. Without one it is made up from the code.
 func (a answer) status() metav1.Status {

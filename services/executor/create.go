@@ -11,7 +11,8 @@ import (
 )
 
 // create writes a new object. An object of that name with the same controller is the one that was wanted: names come from
-// a hash of what caused them, so nobody but an earlier try of this command created it.
+// a hash of what caused them, so nobody but an earlier try of this command created it. Objects without a controller are named
+// after what they describe: such a one is the one that was wanted if an earlier try may have made it and a command wrote it.
 func (c *call) create(ctx context.Context, effect *shiplogv1.CreateObject) verdict {
 	got := c.send(ctx, request{
 		method: http.MethodPost, path: collection(c.ref), contentType: "application/json", body: effect.GetJson(),
@@ -32,10 +33,11 @@ func (c *call) create(ctx context.Context, effect *shiplogv1.CreateObject) verdi
 	case existing.object == nil:
 		return verdict{reason: got.explain()} // gone since; the name is free again
 	}
-	if owner := controller(effect.GetJson()); owner != "" && owner == controller(existing.object.JSON) {
-		return applied(existing.object)
+	owner := controller(effect.GetJson())
+	if owner != controller(existing.object.JSON) || owner == "" && (!c.unsure || existing.object.Written.IsZero()) {
+		return refused(got.explain(), existing.object)
 	}
-	return refused(got.explain(), existing.object)
+	return applied(existing.object)
 }
 
 // controller is the UID of the object's controller, empty if it has none.

@@ -161,7 +161,7 @@ func (e *executor) execute(ctx context.Context, task *journal.Task) ([]*shiplogv
 	result := strings.ToLower(strings.TrimPrefix(v.result.String(), "RESULT_"))
 	e.metrics.commands.WithLabelValues(verb, result).Inc()
 	e.metrics.seconds.WithLabelValues(verb, result).Observe(took.Seconds())
-	return e.entries(task, c.ref, v, c.requests, took), nil
+	return e.entries(task, c, v, took), nil
 }
 
 // made returns the object that an earlier try at a create made, if it is gone again: then its end is in the log behind the command.
@@ -180,18 +180,17 @@ func (e *executor) made(ctx context.Context, c *call) (*shiplogv1.ObjectRef, err
 	return last.Entry.GetObjectDeleted().GetObject(), nil
 }
 
-func (e *executor) entries(task *journal.Task, ref *shiplogv1.ObjectRef, v verdict, requests uint32, took time.Duration) []*shiplogv1.Entry {
-	command := task.Entry.GetCommand()
+func (e *executor) entries(task *journal.Task, c *call, v verdict, took time.Duration) []*shiplogv1.Entry {
 	outcome := &shiplogv1.Outcome{
-		Result: v.result, Object: ref, Attempt: command.GetAttempt(),
-		Requests: requests, Took: durationpb.New(took),
+		Result: v.result, Object: c.ref, Attempt: c.command.GetAttempt(),
+		Requests: c.requests, Took: durationpb.New(took),
 	}
 	entries := make([]*shiplogv1.Entry, 0, 2)
 	if v.object != nil {
 		entries = append(entries, v.object.Observed())
 	}
 	if v.result == shiplogv1.Outcome_RESULT_REFUSED {
-		outcome.Reason = v.reason
+		outcome.Reason, outcome.Unsure = v.reason, c.unsure
 	} else if v.object != nil {
 		outcome.Object, outcome.ResourceVersion = v.object.Ref(), v.object.ResourceVersion
 	}

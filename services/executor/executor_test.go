@@ -179,7 +179,7 @@ func (b *bench) await(sequence uint64) result {
 	}
 }
 
-// want compares in short: result, code of the reason, requests sent, and the resource versions of the facts.
+// want compares in short: result, code of the reason, requests sent, the resource versions of the facts, and whether it is unsure.
 func (r result) want(t *testing.T, want string) {
 	t.Helper()
 	var versions []string
@@ -188,6 +188,9 @@ func (r result) want(t *testing.T, want string) {
 	}
 	got := fmt.Sprintf("%s %s requests=%d facts=%v", strings.TrimPrefix(r.outcome.GetResult().String(), "RESULT_"),
 		r.outcome.GetReason().GetCode(), r.outcome.GetRequests(), versions)
+	if r.outcome.GetUnsure() {
+		got += " unsure"
+	}
 	if got != want {
 		t.Errorf("got  %s (%s)\nwant %s", got, r.outcome.GetReason().GetMessage(), want)
 	}
@@ -211,6 +214,19 @@ func createPod() *shiplogv1.Command {
 		Object: &shiplogv1.ObjectRef{Version: "v1", Resource: "pods", Namespace: "ns", Name: "a"},
 		Effect: &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: []byte(pod("", "", owned))}},
 	}
+}
+
+func createNodeImage() *shiplogv1.Command {
+	return &shiplogv1.Command{
+		Object: &shiplogv1.ObjectRef{Group: "apps.kruise.io", Version: "v1beta1", Resource: "nodeimages", Name: "n"},
+		Effect: &shiplogv1.Command_Create{Create: &shiplogv1.CreateObject{Json: []byte(`{"metadata":{"name":"n"}}`)}},
+	}
+}
+
+// nodeImage was written last by a manager.
+func nodeImage(version, manager string) string {
+	return fmt.Sprintf(`{"kind":"NodeImage","apiVersion":"apps.kruise.io/v1beta1","metadata":{"name":"n","uid":"u1","resourceVersion":%q,
+		"managedFields":[{"manager":%q,"operation":"Update","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{}}}]}}`, version, manager)
 }
 
 func patchPod(version string) *shiplogv1.Command {
@@ -249,6 +265,20 @@ func TestOutcomes(t *testing.T) {
 		{"create what somebody else has", createPod(), []step{
 			{method: "POST", code: 409, body: status(409, "AlreadyExists")},
 			{method: "GET", code: 200, body: pod("u1", "6", `,"ownerReferences":[{"controller":true,"uid":"other"}]`)}},
+			"REFUSED AlreadyExists requests=2 facts=[6]"},
+		{"create of what nobody controls by an earlier try of which nothing was heard", createNodeImage(), []step{
+			{method: "POST", hang: true},
+			{method: "POST", code: 409, body: status(409, "AlreadyExists")},
+			{method: "GET", code: 200, body: nodeImage("6", "shiplog-executor")}},
+			"APPLIED  requests=3 facts=[6]"},
+		{"create of what nobody controls, and somebody was faster", createNodeImage(), []step{
+			{method: "POST", hang: true},
+			{method: "POST", code: 409, body: status(409, "AlreadyExists")},
+			{method: "GET", code: 200, body: nodeImage("6", "kubectl")}},
+			"REFUSED AlreadyExists requests=3 facts=[6] unsure"},
+		{"create of what nobody controls, and a command wrote before", createNodeImage(), []step{
+			{method: "POST", code: 409, body: status(409, "AlreadyExists")},
+			{method: "GET", code: 200, body: nodeImage("6", "shiplog-executor")}},
 			"REFUSED AlreadyExists requests=2 facts=[6]"},
 		{"create what was gone when looked at", createPod(), []step{
 			{method: "POST", code: 409, body: status(409, "AlreadyExists")},
@@ -313,7 +343,21 @@ func TestOutcomes(t *testing.T) {
 			{method: "PATCH", code: 409, body: status(409, "Conflict")},
 			{method: "GET", code: 200, body: pod("u1", "5", "")},
 			{method: "PATCH", want: "?dryRun=All", code: 200, body: pod("u1", "5", `,"labels":{"a":"b"}`)}},
-			"REFUSED Conflict requests=4 facts=[5]"},
+			"REFUSED Conflict requests=4 facts=[5] unsure"},
+		{"patch of which nothing was heard, and the object is gone since", patchPod("4"), []step{
+			{method: "PATCH", hang: true},
+			{method: "PATCH", code: 404, body: status(404, "NotFound")}},
+			"REFUSED NotFound requests=2 facts=[] unsure"},
+		{"patch that was throttled, and the object is gone since", patchPod("4"), []step{
+			{method: "PATCH", code: 429, body: "slow down"},
+			{method: "PATCH", code: 404, body: status(404, "NotFound")}},
+			"REFUSED NotFound requests=2 facts=[]"},
+		{"patch conflict, and a look of which nothing was heard", patchPod("4"), []step{
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", hang: true},
+			{method: "PATCH", code: 409, body: status(409, "Conflict")},
+			{method: "GET", code: 200, body: pod("u1", "9", "")}},
+			"REFUSED Conflict requests=4 facts=[9]"},
 		{"patch had no effect", patchPod("4"), []step{
 			{method: "PATCH", hang: true},
 			{method: "PATCH", want: `"resourceVersion":"4"`, code: 200, body: pod("u1", "5", "")}},
@@ -369,7 +413,18 @@ func TestGivesUp(t *testing.T) {
 	defer api.Close()
 	b.start(&rest.Config{Host: api.URL}, func(e *executor) { e.command = 50 * time.Millisecond })
 	outcome := b.await(b.command(createPod())).outcome
-	if outcome.GetReason().GetCode() != unavailable || outcome.GetRequests() < 2 || len(outcome.GetReason().GetMessage()) > maxMessage {
+	if outcome.GetReason().GetCode() != unavailable || !outcome.GetUnsure() || outcome.GetRequests() < 2 || len(outcome.GetReason().GetMessage()) > maxMessage {
+		t.Errorf("got %v", outcome)
+	}
+}
+
+// A server that cannot be reached has done nothing.
+func TestGivesUpUnreached(t *testing.T) {
+	b := open(t)
+	api := httptest.NewServer(nil)
+	api.Close()
+	b.start(&rest.Config{Host: api.URL}, func(e *executor) { e.command = 50 * time.Millisecond })
+	if outcome := b.await(b.command(createPod())).outcome; outcome.GetReason().GetCode() != unavailable || outcome.GetUnsure() {
 		t.Errorf("got %v", outcome)
 	}
 }

@@ -33,7 +33,9 @@ func (c *call) lookAt(ctx context.Context, ref *shiplogv1.ObjectRef) sight {
 	case got.code == http.StatusNotFound:
 		return sight{known: true}
 	}
-	return sight{verdict: failed(got)}
+	v := failed(got)
+	v.unsure = false // a look changes nothing
+	return sight{verdict: v}
 }
 
 // shown is the verdict for an ok answer that holds the object. Should the write have met another object of the same name,

@@ -196,7 +196,7 @@ const (
 	Outcome_RESULT_UNSPECIFIED Outcome_Result = 0
 	// The object is as the command wanted it; the fact of that object stands before this entry.
 	Outcome_RESULT_APPLIED Outcome_Result = 1
-	// The write was not made and will not be: a precondition, the API server or an admission rule said no.
+	// The write was not made and will not be: a precondition, the API server or an admission rule said no. See unsure.
 	Outcome_RESULT_REFUSED Outcome_Result = 2
 	// A newer command for the same object made this one pointless.
 	Outcome_RESULT_SUPERSEDED Outcome_Result = 3
@@ -2888,6 +2888,8 @@ type Outcome struct {
 	// Node and target of a call, as in CallObserved; empty: no agent was asked.
 	Node   string `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	Target string `protobuf:"bytes,9,opt,name=target,proto3" json:"target,omitempty"`
+	// Refused, though an earlier try, of which no answer arrived, may have made the write, and the object does not tell any more.
+	Unsure bool `protobuf:"varint,10,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	// What the call brought; absent: nothing but that it was made.
 	//
 	// Types that are valid to be assigned to Found:
@@ -2990,6 +2992,13 @@ func (x *Outcome) GetTarget() string {
 		return x.Target
 	}
 	return ""
+}
+
+func (x *Outcome) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
 }
 
 func (x *Outcome) GetFound() isOutcome_Found {
@@ -3616,7 +3625,7 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\venvironment\x18\x02 \x03(\tR\venvironment\"&\n" +
 	"\n" +
 	"CancelCall\x12\x18\n" +
-	"\acommand\x18\x01 \x01(\x04R\acommand\"\xcf\x04\n" +
+	"\acommand\x18\x01 \x01(\x04R\acommand\"\xe7\x04\n" +
 	"\aOutcome\x122\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x1a.shiplog.v1.Outcome.ResultR\x06result\x12-\n" +
 	"\x06object\x18\x02 \x01(\v2\x15.shiplog.v1.ObjectRefR\x06object\x12)\n" +
@@ -3626,7 +3635,9 @@ const file_shiplog_v1_entry_proto_rawDesc = "" +
 	"\brequests\x18\x06 \x01(\rR\brequests\x12-\n" +
 	"\x04took\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x12\n" +
 	"\x04node\x18\b \x01(\tR\x04node\x12\x16\n" +
-	"\x06target\x18\t \x01(\tR\x06target\x12<\n" +
+	"\x06target\x18\t \x01(\tR\x06target\x12\x16\n" +
+	"\x06unsure\x18\n" +
+	" \x01(\bR\x06unsure\x12<\n" +
 	"\fpulled_image\x18\x14 \x01(\v2\x17.shiplog.v1.PulledImageH\x00R\vpulledImage\x12Q\n" +
 	"\x13inspected_container\x18\x15 \x01(\v2\x1e.shiplog.v1.InspectedContainerH\x00R\x12inspectedContainer\"_\n" +
 	"\x06Result\x12\x16\n" +
