@@ -1,8 +1,10 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -155,36 +157,48 @@ func guardedOperations(patch []byte, preconditions map[string]string) ([]byte, e
 	return json.Marshal(append(tests, operations...))
 }
 
-// guardedMerge puts the preconditions into the metadata of a merge patch.
+// guardedMerge puts the preconditions into the metadata of a merge patch, and leaves the rest as it is. The patch must not have any
+// of them.
 func guardedMerge(patch []byte, preconditions map[string]string) ([]byte, error) {
-	var whole, metadata map[string]json.RawMessage
-	if err := json.Unmarshal(patch, &whole); err != nil {
-		return nil, fmt.Errorf("decode the patch: %w", err)
+	if !json.Valid(patch) {
+		return nil, errors.New("the patch is no JSON")
 	}
-	if raw, set := whole["metadata"]; set {
-		if err := json.Unmarshal(raw, &metadata); err != nil {
-			return nil, fmt.Errorf("decode the patch's metadata: %w", err)
-		}
-	}
-	if whole == nil {
-		whole = map[string]json.RawMessage{}
-	}
-	if metadata == nil {
-		metadata = map[string]json.RawMessage{}
-	}
-	for name, value := range preconditions {
-		raw, err := json.Marshal(value)
-		if err != nil {
-			return nil, err
-		}
-		metadata[name] = raw
-	}
-	raw, err := json.Marshal(metadata)
+	guard, err := json.Marshal(preconditions)
 	if err != nil {
 		return nil, err
 	}
-	whole["metadata"] = raw
-	return json.Marshal(whole)
+	decoder := json.NewDecoder(bytes.NewReader(patch))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, errors.New("the patch is no JSON object")
+	}
+	begin, more := decoder.InputOffset(), decoder.More()
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, err
+		}
+		if name != "metadata" {
+			if err := decoder.Decode(new(json.RawMessage)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+			return nil, errors.New("the patch's metadata is no JSON object")
+		}
+		return spliced(patch, decoder.InputOffset(), guard[1:len(guard)-1], decoder.More()), nil
+	}
+	return spliced(patch, begin, fmt.Appendf(nil, `"metadata":%s`, guard), more), nil
+}
+
+// spliced is an object's JSON with members put in at an offset; more: others follow them.
+func spliced(object []byte, at int64, members []byte, more bool) []byte {
+	out := make([]byte, 0, len(object)+len(members)+1)
+	out = append(append(out, object[:at]...), members...)
+	if more {
+		out = append(out, ',')
+	}
+	return append(out, object[at:]...)
 }
 
 func otherUID(want, have string) *shiplogv1.Reason {
