@@ -29,7 +29,7 @@ const (
 	patience = 1500 * time.Millisecond
 	// decideShare bounds the time spent on deciding for one workload to 1/decideShare of the time that passes, so that a
 	// large workload is decided on in larger steps rather than more often.
-	decideShare = 20
+	decideShare = 40
 	// longestPace is how long a workload waits at most for the sake of decideShare. One of 10,000 Pods, whose decisions take some 10 ms, waits for
 	// less than that.
 	longestPace = 500 * time.Millisecond
