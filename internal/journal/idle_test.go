@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"shiplog.dev/integration/testbed"
 )
@@ -139,6 +140,13 @@ func TestAloneSaysWhatItForgets(t *testing.T) {
 		t.Fatalf("consumers %v, want the reader's and the taker's", forgotten)
 	}
 	for _, name := range forgotten {
+		testbed.Eventually(t, time.Minute, func() error {
+			consumer, err := l.stream.Consumer(ctx, name)
+			if err == nil && consumer.CachedInfo().NumWaiting == 0 {
+				err = errors.New("nobody asks " + name)
+			}
+			return err
+		})
 		check(t, l.stream.DeleteConsumer(ctx, name))
 	}
 	began := time.Now()
@@ -167,4 +175,21 @@ func TestAloneSaysWhatItForgets(t *testing.T) {
 	if took := time.Since(began); took > soonEnough {
 		t.Errorf("reader and taker were back %s after the server", took)
 	}
+}
+
+// TestTakerOfNothing: who asks a consumer that went before it was asked is told so.
+func TestTakerOfNothing(t *testing.T) {
+	t.Parallel()
+	l := startEmbedded(t, limits{}).Journal.(*logStream)
+	w, err := l.take(within(t), "take what nobody hands out", func(ctx context.Context) (jetstream.Consumer, error) {
+		consumer, err := l.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "gone", AckPolicy: jetstream.AckExplicitPolicy})
+		if err == nil {
+			err = l.stream.DeleteConsumer(ctx, "gone")
+		}
+		return consumer, err
+	}, l.ends, func() time.Duration { return pullPulse / 2 })
+	check(t, err)
+	defer w.Close()
+	_, err = w.Next(within(t))
+	wantError(t, err, ErrUnavailable)
 }

@@ -176,7 +176,8 @@ type Task struct {
 	// Again is set when the entry was handed out before or may have been, or is older than the first taker of this name: its effect
 	// may have happened.
 	Again bool
-	// Done says that it is done (of a command: its outcome is in the log); the entry will not be handed out again.
+	// Done says that it is done (of a command: its outcome is in the log); the entry will not be handed out again, unless the word is lost with
+	// a connection or a server.
 	Done func(ctx context.Context) error
 	// Later lets go of it: it is handed out again, to anybody, after the wait, or earlier if the log was interrupted.
 	Later func(wait time.Duration)

@@ -71,6 +71,7 @@ func (l *link) take(ctx context.Context, doing string, open func(context.Context
 		if err != nil {
 			return err
 		}
+		w.consumer = consumer
 		w.since, w.clustered = consumer.CachedInfo().Created, consumer.CachedInfo().Cluster != nil
 		w.connection = l.nc.Stats().Reconnects
 		if w.before, err = ends(ctx); err != nil {
@@ -110,8 +111,9 @@ func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
 	*link
-	it    jetstream.MessagesContext
-	since time.Time // when takers of this name first asked for commands
+	it       jetstream.MessagesContext
+	consumer jetstream.Consumer
+	since    time.Time // when takers of this name first asked for commands
 	// clustered: more servers than the one that the taker is connected to keep what was handed out.
 	clustered bool
 	running   context.Context
@@ -145,7 +147,9 @@ func (w *work) fetch() {
 		msg, err := w.it.Next(jetstream.NextMaxWait(pullLife))
 		if errors.Is(err, jetstream.ErrNoHeartbeat) {
 			w.unanswered()
-			continue
+			if err = w.lost(); err == nil {
+				continue
+			}
 		}
 		if err == nil || errors.Is(err, nats.ErrTimeout) {
 			w.answered()
@@ -177,6 +181,16 @@ func (w *work) fetch() {
 			}
 		}
 	}
+}
+
+// lost returns an error if the server does not know any more what it hands out: it only says so to whoever asks.
+func (w *work) lost() error {
+	asked, cancel := context.WithTimeout(w.running, answerWait)
+	defer cancel()
+	if _, err := w.consumer.Info(asked); errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	return nil
 }
 
 // hold returns the task in msg and keeps it, or nil for an entry that is of no known kind and safe to skip.
@@ -237,22 +251,19 @@ func (w *work) later(sequence uint64, msg jetstream.Msg, wait time.Duration) {
 	_ = msg.NakWithDelay(wait) // if it is lost, ackWait brings the task earlier
 }
 
+// done does not wait for the server's word that it has heard: an entry whose end it did not hear of comes again, and says so.
 func (w *work) done(ctx context.Context, sequence uint64, msg jetstream.Msg) error {
 	w.drop(sequence, msg)
 	bounded, cancel := context.WithTimeout(ctx, w.patience)
 	defer cancel()
 	wait := retryWait
-	doing := fmt.Sprintf("say that entry %d is done", sequence)
 	for {
-		asked, stop := context.WithTimeout(bounded, answerWait)
-		err := msg.DoubleAck(asked)
-		stop()
+		err := msg.Ack()
 		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			w.answered()
 			return nil
 		}
 		if w.nc.IsClosed() || !w.pause(bounded, &wait) {
-			return unavailable(ctx, doing, err)
+			return unavailable(ctx, fmt.Sprintf("say that entry %d is done", sequence), err)
 		}
 	}
 }
