@@ -158,7 +158,6 @@ func TestAloneSaysWhatItForgets(t *testing.T) {
 		t.Errorf("lost consumers were noticed after %s", took)
 	}
 
-	w = works(t, j, "executor")
 	s.Stop()
 	s.start(t)
 	began = time.Now()
@@ -177,19 +176,27 @@ func TestAloneSaysWhatItForgets(t *testing.T) {
 	}
 }
 
-// TestTakerOfNothing: who asks a consumer that went before it was asked is told so.
+// TestTakerOfNothing: who asks a consumer that went before it was asked is told so, and takes again from a new one.
 func TestTakerOfNothing(t *testing.T) {
 	t.Parallel()
 	l := startEmbedded(t, limits{}).Journal.(*logStream)
-	w, err := l.take(within(t), "take what nobody hands out", func(ctx context.Context) (jetstream.Consumer, error) {
+	ctx := within(t)
+	goes := true
+	w, err := l.take(ctx, "take what nobody hands out", func(ctx context.Context) (jetstream.Consumer, error) {
 		consumer, err := l.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "gone", AckPolicy: jetstream.AckExplicitPolicy})
-		if err == nil {
+		if err == nil && goes {
 			err = l.stream.DeleteConsumer(ctx, "gone")
 		}
+		goes = false
 		return consumer, err
 	}, l.ends, func() time.Duration { return pullPulse / 2 })
 	check(t, err)
 	defer w.Close()
-	_, err = w.Next(within(t))
+	_, err = w.Next(ctx)
 	wantError(t, err, ErrUnavailable)
+	sequence, err := l.AppendCommands(ctx, 0, write("a"))
+	check(t, err)
+	if task := next(t, w); task.Sequence != sequence {
+		t.Errorf("%d is handed out, want %d", task.Sequence, sequence)
+	}
 }

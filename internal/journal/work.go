@@ -63,35 +63,51 @@ func (j *logStream) ends(ctx context.Context) (uint64, error) {
 // take takes what a consumer hands out, of a log of which ends says where it ends, and has a sign of life from it every pulse.
 func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error),
 	ends func(context.Context) (uint64, error), pulse func() time.Duration) (Work, error) {
-	bounded, cancel := context.WithTimeout(ctx, l.patience)
+	w := &work{link: l, doing: doing, open: open, ends: ends, pulse: pulse, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
+	var end context.CancelFunc
+	w.running, end = context.WithCancel(l.closing)
+	w.close = sync.OnceFunc(func() {
+		end()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.it.Stop()
+	})
+	if err := w.begin(ctx); err != nil {
+		end()
+		return nil, err
+	}
+	go w.fetch()
+	return w, nil
+}
+
+// begin opens the consumer, the first time or because it went.
+func (w *work) begin(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, w.patience)
 	defer cancel()
-	w := &work{link: l, ends: ends, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
-	err := l.patiently(bounded, doing, func(ctx context.Context) error {
-		consumer, err := open(ctx)
+	return w.patiently(bounded, w.doing, func(ctx context.Context) error {
+		consumer, err := w.open(ctx)
 		if err != nil {
 			return err
 		}
 		w.consumer = consumer
 		w.since, w.clustered = consumer.CachedInfo().Created, consumer.CachedInfo().Cluster != nil
-		w.connection = l.nc.Stats().Reconnects
-		if w.before, err = ends(ctx); err != nil {
+		w.connection = w.nc.Stats().Reconnects
+		if w.before, err = w.ends(ctx); err != nil {
 			return err
 		}
-		w.it, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
-			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(pulse()))
-		return err
+		it, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxFetched, pullBytes),
+			jetstream.PullExpiry(pullLife), jetstream.PullHeartbeat(w.pulse()))
+		if err != nil {
+			return err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.it = it
+		if w.running.Err() != nil {
+			it.Stop() // it was closed meanwhile
+		}
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	var end context.CancelFunc
-	w.running, end = context.WithCancel(l.closing)
-	w.close = sync.OnceFunc(func() {
-		end()
-		w.it.Stop()
-	})
-	go w.fetch()
-	return w, nil
 }
 
 func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
@@ -111,7 +127,11 @@ func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
 	*link
-	it       jetstream.MessagesContext
+	// doing words what begin does; open, ends and pulse are those of take.
+	doing    string
+	open     func(context.Context) (jetstream.Consumer, error)
+	ends     func(context.Context) (uint64, error)
+	pulse    func() time.Duration
 	consumer jetstream.Consumer
 	since    time.Time // when takers of this name first asked for commands
 	// clustered: more servers than the one that the taker is connected to keep what was handed out.
@@ -125,9 +145,9 @@ type work struct {
 	// have forgotten what it handed out, so that everything up to there may have been handed out before. Only fetch uses them.
 	before     uint64
 	connection uint64
-	ends       func(context.Context) (uint64, error)
 
 	mu   sync.Mutex
+	it   jetstream.MessagesContext
 	held map[uint64]jetstream.Msg
 	// keeping: keep is due within keepAlive.
 	keeping bool
@@ -140,8 +160,8 @@ type fetched struct {
 
 func (w *work) Close() { w.close() }
 
-// fetch hands commands to Next. One that was fetched and not taken when the taker ends is given back at once. After an error
-// of the server that stays, Next gets that error for ever.
+// fetch hands commands to Next, and errors of the server, after which the consumer is opened anew. A command that was fetched and not taken
+// when the taker ends is given back at once.
 func (w *work) fetch() {
 	for {
 		msg, err := w.it.Next(jetstream.NextMaxWait(pullLife))
@@ -159,27 +179,38 @@ func (w *work) fetch() {
 		}
 		var f fetched
 		if err == nil {
-			f.task, err = w.hold(msg)
+			f.task, f.err = w.hold(msg)
 		} else {
-			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			f.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		if err == nil && f.task == nil {
+		if f.err == nil && f.task == nil {
 			continue
 		}
-		f.err = err
-		for {
-			select {
-			case w.fetched <- f:
-			case <-w.running.Done():
-				if msg != nil {
-					_ = msg.Nak() // if it is lost, ackWait does the same
-				}
+		if !w.hand(f) {
+			if msg != nil {
+				_ = msg.Nak() // if it is lost, ackWait does the same
+			}
+			return
+		}
+		if err == nil {
+			continue
+		}
+		w.it.Stop()
+		for err := w.begin(w.running); err != nil; err = w.begin(w.running) {
+			if !w.hand(fetched{err: err}) {
 				return
 			}
-			if err == nil || errors.Is(err, ErrUndecodable) {
-				break
-			}
 		}
+	}
+}
+
+// hand gives what was fetched to Next. It returns false if the taker ended first.
+func (w *work) hand(f fetched) bool {
+	select {
+	case w.fetched <- f:
+		return true
+	case <-w.running.Done():
+		return false
 	}
 }
 
