@@ -154,7 +154,7 @@ func settled(t *testing.T, namespace, app string, n int, image string) func() er
 	}
 }
 
-// field returns a field of a CloneSet by JSON path.
+// field returns a field of a CloneSet by JSON path; of several fields that belong together (".status['a','b']") all from one read.
 func field(t *testing.T, namespace, name, path string) string {
 	t.Helper()
 	return kubectl(t, "", "get", "clonesets", name, "-n", namespace, "-o", "jsonpath={"+path+"}")

@@ -81,8 +81,8 @@ func TestJobOfACloneSet(t *testing.T) {
 
 	apply(cloneSet("web", 4, "nginx:1.20", "false", inPlace+"    partition: 2\n"+fmt.Sprintf("  minReadySeconds: %d\n", seconds)))
 	testbed.Eventually(t, 2*time.Minute, func() error {
-		return errNot("updated, available, expected", field(t, namespace, "web", ".status.updatedReplicas")+
-			field(t, namespace, "web", ".status.updatedAvailableReplicas")+field(t, namespace, "web", ".status.expectedUpdatedReplicas"), "222")
+		return errNot("updated, available, expected",
+			field(t, namespace, "web", ".status['updatedReplicas','updatedAvailableReplicas','expectedUpdatedReplicas']"), "2 2 2")
 	})
 	changed := 0
 	for _, p := range pods(t, namespace, "web") {

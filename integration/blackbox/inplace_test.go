@@ -75,7 +75,7 @@ func TestSameContent(t *testing.T) {
 	before := pods(t, namespace, "same")[0]
 	kubectl(t, cloneSet("same", 1, "nginx@"+digest(before), "false", inPlace), "apply", "-n", namespace, "-f", "-")
 	testbed.Eventually(t, time.Minute, func() error {
-		return errNot("updatedAvailableReplicas", field(t, namespace, "same", ".status.updatedAvailableReplicas")+" "+field(t, namespace, "same", ".status.observedGeneration"), "1 2")
+		return errNot("updated and available, generation", field(t, namespace, "same", ".status['updatedAvailableReplicas','observedGeneration']"), "1 2")
 	})
 	after := pods(t, namespace, "same")[0]
 	if after.UID != before.UID || after.Status.ContainerStatuses[0].RestartCount != 1 || digest(after) != digest(before) {
