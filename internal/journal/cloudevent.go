@@ -2,7 +2,6 @@ package journal
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"

@@ -1,11 +1,12 @@
 package world
 
 import (
-	"encoding/json"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"shiplog.dev/internal/object"
 )

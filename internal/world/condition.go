@@ -1,9 +1,10 @@
 package world
 
 import (
-	"encoding/json"
 	"time"
 	"unique"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 // Condition is a Pod's or a Node's condition.

@@ -1,11 +1,11 @@
 package world
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"shiplog.dev/api/kruise/apps/v1beta1"

@@ -1,6 +1,6 @@
 package world
 
-import "encoding/json"
+import "github.com/go-json-experiment/json/v1"
 
 // InPlaceUpdate is the annotation in which a Pod keeps its newest in-place update (inplace-update 2.3).
 type InPlaceUpdate struct {

@@ -2,9 +2,10 @@ package world
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"shiplog.dev/api/kruise/apps/v1beta1"
 	"shiplog.dev/internal/object"

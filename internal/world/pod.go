@@ -2,9 +2,10 @@ package world
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"time"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 // Pod is what rules read of a Pod.

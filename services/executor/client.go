@@ -25,8 +25,8 @@ const (
 	userAgent = object.Manager
 	// auditHeader lets a client name its request in the audit log.
 	auditHeader = "Audit-ID"
-	// maxAnswer bounds an answer's body; etcd takes no object of this size.
-	maxAnswer = 16 << 20
+	// maxAnswer bounds an answer's body; etcd takes no object of this size. usualAnswer has room for that of a Pod.
+	maxAnswer, usualAnswer = 16 << 20, 16 << 10
 )
 
 // client makes single API calls in JSON. It does not retry; the limiter bounds how many are in flight.
@@ -103,15 +103,17 @@ func (c *client) roundTrip(ctx context.Context, timeout time.Duration, r request
 		return answer{err: err}
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
+	var body bytes.Buffer
+	body.Grow(usualAnswer)
+	_, err = body.ReadFrom(io.LimitReader(response.Body, maxAnswer+1))
+	if err == nil && body.Len() > maxAnswer {
 		err = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
 	if err != nil {
 		return answer{err: err}
 	}
 	seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-	return answer{code: response.StatusCode, body: body, retryAfter: time.Duration(max(0, seconds)) * time.Second}
+	return answer{code: response.StatusCode, body: body.Bytes(), retryAfter: time.Duration(max(0, seconds)) * time.Second}
 }
 
 // ok says that the API server did what was asked.

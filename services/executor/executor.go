@@ -19,6 +19,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/linger"
 	"shiplog.dev/services/executor/credentials"
 	"shiplog.dev/services/executor/identity"
 	"shiplog.dev/services/executor/intake"
@@ -57,6 +58,8 @@ type executor struct {
 	client  *client
 	metrics *metrics
 	present *present
+	// outcomes that come within a moment enter the log together.
+	outcomes *linger.Linger
 	patience
 }
 
@@ -114,7 +117,7 @@ func newExecutor(options Options) (*executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the executor's connection to the API server: %w", err)
 	}
-	e := &executor{options: options, client: client, metrics: metrics, present: newPresent(), patience: standard}
+	e := &executor{options: options, client: client, metrics: metrics, present: newPresent(), outcomes: linger.New(linger.Moment), patience: standard}
 	e.clock = options.Clock
 	return e, nil
 }
@@ -226,6 +229,9 @@ func (e *executor) record(ctx context.Context, entries []*shiplogv1.Entry) error
 	ctx, cancel := context.WithTimeout(ctx, appendWithin)
 	defer cancel()
 	for retry := e.backoff(); ; {
+		if err := e.outcomes.Await(ctx); err != nil {
+			return fmt.Errorf("wait a moment to append the outcome: %w", err)
+		}
 		_, err := e.options.Journal.Append(ctx, entries...)
 		switch {
 		case err == nil:

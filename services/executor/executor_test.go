@@ -104,17 +104,14 @@ func open(t *testing.T) *bench {
 // start runs an executor with little patience against the API server until the test or the returned function ends it.
 func (b *bench) start(config *rest.Config, options ...func(*executor)) (stop func()) {
 	b.Helper()
-	metrics := newMetrics(nil)
-	client, err := newClient(config, newLimiter(metrics.limit.Set))
+	taking := make(chan struct{})
+	e, err := newExecutor(Options{
+		Config: config, Journal: announcing{b.log, taking}, Logger: zerolog.New(zerolog.NewTestWriter(b.T)), Writer: "executor/test", Version: "v0",
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	taking := make(chan struct{})
-	e := &executor{
-		options: Options{Journal: announcing{b.log, taking}, Logger: zerolog.New(zerolog.NewTestWriter(b.T)), Writer: "executor/test", Version: "v0"},
-		client:  client, metrics: metrics, present: newPresent(),
-		patience: patience{request: 200 * time.Millisecond, command: 2 * time.Second, first: time.Millisecond, longest: 10 * time.Millisecond},
-	}
+	e.patience = patience{request: 200 * time.Millisecond, command: 2 * time.Second, first: time.Millisecond, longest: 10 * time.Millisecond}
 	for _, option := range options {
 		option(e)
 	}

@@ -11,6 +11,7 @@ import (
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 	"shiplog.dev/internal/journal"
+	"shiplog.dev/internal/linger"
 )
 
 const (
@@ -31,12 +32,13 @@ type fact struct {
 	lost func()
 }
 
-// queue brings facts to the log in the order in which they were pushed. What is at hand when an append returns makes up
-// the next one.
+// queue brings facts to the log in the order in which they were pushed. What is at hand when an append has returned, and a moment has
+// passed since it began, makes up the next one.
 type queue struct {
 	journal journal.Journal
 	log     zerolog.Logger
 	metrics *metrics
+	linger  *linger.Linger
 
 	mu      sync.Mutex
 	waiting []fact
@@ -51,7 +53,7 @@ type queue struct {
 }
 
 func newQueue(journal journal.Journal, log zerolog.Logger, metrics *metrics) *queue {
-	return &queue{journal: journal, log: log, metrics: metrics, changed: make(chan struct{})}
+	return &queue{journal: journal, log: log, metrics: metrics, linger: linger.New(linger.Moment), changed: make(chan struct{})}
 }
 
 func (q *queue) wake() {
@@ -130,28 +132,38 @@ func (q *queue) end() {
 	q.wake()
 }
 
-// take waits for facts; nil when ctx has ended.
+// take waits for facts, and a moment for more of them; nil when ctx has ended.
 func (q *queue) take(ctx context.Context) []fact {
+	if !q.some(ctx) || q.linger.Await(ctx) != nil {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.waiting), maxBatch)
+	batch := append([]fact(nil), q.waiting[:n]...)
+	clear(q.waiting[:n])
+	q.waiting = q.waiting[n:]
+	for _, f := range batch {
+		q.bytes -= f.bytes
+	}
+	q.metrics.queued.Set(float64(len(q.waiting)))
+	q.wake()
+	return batch
+}
+
+// some waits until there are facts; false when ctx has ended.
+func (q *queue) some(ctx context.Context) bool {
 	for {
 		q.mu.Lock()
-		n, changed := min(len(q.waiting), maxBatch), q.changed
-		if n > 0 {
-			batch := append([]fact(nil), q.waiting[:n]...)
-			clear(q.waiting[:n])
-			q.waiting = q.waiting[n:]
-			for _, f := range batch {
-				q.bytes -= f.bytes
-			}
-			q.metrics.queued.Set(float64(len(q.waiting)))
-			q.wake()
-			q.mu.Unlock()
-			return batch
-		}
+		n, changed := len(q.waiting), q.changed
 		q.mu.Unlock()
+		if n > 0 {
+			return true
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil
+			return false
 		}
 	}
 }
