@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"k8s.io/apimachinery/pkg/util/cache"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -20,9 +21,12 @@ const (
 )
 
 // present remembers objects that were there a moment ago: thousands of commands may need the same one.
-type present struct{ seen *cache.LRUExpireCache }
+type present struct {
+	seen  *cache.LRUExpireCache
+	looks singleflight.Group
+}
 
-func newPresent() *present { return &present{cache.NewLRUExpireCache(maxPresent)} }
+func newPresent() *present { return &present{seen: cache.NewLRUExpireCache(maxPresent)} }
 
 func (p *present) note(ref *shiplogv1.ObjectRef) { p.seen.Add(key(ref), nil, presentFor) }
 
@@ -33,6 +37,12 @@ func (p *present) has(ref *shiplogv1.ObjectRef) bool {
 	return seen
 }
 
+// look has one of those who need an object at the same time look for it, for all of them.
+func (p *present) look(ref *shiplogv1.ObjectRef, find func() sight) sight {
+	found, _, _ := p.looks.Do(key(ref), func() (any, error) { return find(), nil })
+	return found.(sight)
+}
+
 // lack is the verdict on a command while what it needs is not there: it is tried again until the command that makes the object
 // was refused. Nil: nothing is lacking. The error is that of the log.
 func (e *executor) lack(ctx context.Context, c *call, task *journal.Task) (*verdict, error) {
@@ -40,7 +50,7 @@ func (e *executor) lack(ctx context.Context, c *call, task *journal.Task) (*verd
 	if needed == nil || e.present.has(needed) {
 		return nil, nil
 	}
-	now := c.lookAt(ctx, needed)
+	now := e.present.look(needed, func() sight { return c.lookAt(ctx, needed) })
 	switch {
 	case !now.known:
 		return &now.verdict, nil

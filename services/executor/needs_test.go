@@ -1,7 +1,11 @@
 package executor
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
 )
@@ -55,5 +59,30 @@ func TestNeeds(t *testing.T) {
 		b.start(server(t, step{method: "GET", want: revisions + "/r", code: 404, body: status(404, "NotFound")}),
 			func(e *executor) { e.patience.command = 0 })
 		b.await(b.command(needing(patchPod("4")))).want(t, "REFUSED Unavailable requests=1 facts=[]")
+	})
+}
+
+// TestOneLooks: what a thousand commands need is looked for once, and found by all.
+func TestOneLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		present := newPresent()
+		var looks, found atomic.Int32
+		var needing sync.WaitGroup
+		for range 1000 {
+			needing.Go(func() {
+				now := present.look(revisionRef, func() sight {
+					looks.Add(1)
+					time.Sleep(time.Second)
+					return sight{known: true}
+				})
+				if now.known {
+					found.Add(1)
+				}
+			})
+		}
+		needing.Wait()
+		if looks.Load() != 1 || found.Load() != 1000 {
+			t.Errorf("%d looks, found by %d", looks.Load(), found.Load())
+		}
 	})
 }

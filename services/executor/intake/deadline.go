@@ -80,6 +80,7 @@ func (i *intake) judge(ctx context.Context, task *journal.Task) (wait time.Durat
 	var over time.Time // when it is given up
 	var silent *shiplogv1.Reason
 	var heard uint64
+	running := false // the agent had leave to begin
 	switch {
 	case word == nil:
 		over = task.Time.Add(takeWithin)
@@ -90,7 +91,7 @@ func (i *intake) judge(ctx context.Context, task *journal.Task) (wait time.Durat
 		silent = reason("AgentSilent", fmt.Sprintf("the agent of node %s took the command and fell silent for %s", command.GetNode(), i.pace.silence))
 	default:
 		runWithin := orElse(command.GetRunWithin().AsDuration(), i.pace.runWithin) + i.pace.slack
-		heard = word.Sequence
+		heard, running = word.Sequence, true
 		over = word.Time.Add(runWithin)
 		silent = reason("AgentSilent", fmt.Sprintf("the agent of node %s said nothing of the call for %s", command.GetNode(), runWithin))
 	}
@@ -98,7 +99,7 @@ func (i *intake) judge(ctx context.Context, task *journal.Task) (wait time.Durat
 	if left := over.Sub(now); left > 0 {
 		return min(left, i.pace.again), true
 	}
-	if err := i.giveUp(ctx, task, silent, heard); err != nil {
+	if err := i.giveUp(ctx, task, silent, heard, running); err != nil {
 		if !errors.Is(err, journal.ErrSettled) {
 			i.options.Logger.Warn().Err(err).Uint64("command", task.Sequence).Msg("cannot give up a call; trying again")
 		}
@@ -108,15 +109,15 @@ func (i *intake) judge(ctx context.Context, task *journal.Task) (wait time.Durat
 	return 0, false
 }
 
-// giveUp appends the outcome of a call that nobody made.
-func (i *intake) giveUp(ctx context.Context, task *journal.Task, silent *shiplogv1.Reason, heard uint64) error {
+// giveUp appends the outcome of a call that nobody made, as far as anybody knows; unsure: somebody may have.
+func (i *intake) giveUp(ctx context.Context, task *journal.Task, silent *shiplogv1.Reason, heard uint64, unsure bool) error {
 	command := task.Entry.GetCommand()
 	_, target := journal.Call(command)
 	_, err := i.options.Journal.AppendSilence(ctx, &shiplogv1.Entry{
 		Writer: i.options.Writer, WriterVersion: i.options.Version, Cause: task.Sequence, Rollout: task.Entry.GetRollout(),
 		Kind: &shiplogv1.Entry_Outcome{Outcome: &shiplogv1.Outcome{
 			Result: shiplogv1.Outcome_RESULT_REFUSED, Object: command.GetObject(), Attempt: command.GetAttempt(), Reason: silent,
-			Node: command.GetNode(), Target: target,
+			Node: command.GetNode(), Target: target, Unsure: unsure,
 		}},
 	}, heard)
 	return err

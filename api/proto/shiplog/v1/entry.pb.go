@@ -2888,7 +2888,8 @@ type Outcome struct {
 	// Node and target of a call, as in CallObserved; empty: no agent was asked.
 	Node   string `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	Target string `protobuf:"bytes,9,opt,name=target,proto3" json:"target,omitempty"`
-	// Refused, though an earlier try, of which no answer arrived, may have made the write, and the object does not tell any more.
+	// Refused, though an earlier try, of which no answer arrived, may have made the write, and the object does not tell any more; or
+	// though an agent that fell silent had begun the call.
 	Unsure bool `protobuf:"varint,10,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	// What the call brought; absent: nothing but that it was made.
 	//
