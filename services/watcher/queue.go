@@ -95,9 +95,14 @@ func (q *queue) position() uint64 {
 
 // flushed waits until the log holds everything up to position.
 func (q *queue) flushed(ctx context.Context, position uint64) error {
+	return q.until(ctx, func() bool { return q.acknowledged >= position })
+}
+
+// until waits until a condition holds, which is asked with mu held.
+func (q *queue) until(ctx context.Context, holds func() bool) error {
 	for {
 		q.mu.Lock()
-		done, changed := q.acknowledged >= position, q.changed
+		done, changed := holds(), q.changed
 		q.mu.Unlock()
 		if done {
 			return nil
@@ -134,7 +139,7 @@ func (q *queue) end() {
 
 // take waits for facts, and a moment for more of them; nil when ctx has ended.
 func (q *queue) take(ctx context.Context) []fact {
-	if !q.some(ctx) || q.linger.Await(ctx) != nil {
+	if q.until(ctx, func() bool { return len(q.waiting) > 0 }) != nil || q.linger.Await(ctx) != nil {
 		return nil
 	}
 	q.mu.Lock()
@@ -149,23 +154,6 @@ func (q *queue) take(ctx context.Context) []fact {
 	q.metrics.queued.Set(float64(len(q.waiting)))
 	q.wake()
 	return batch
-}
-
-// some waits until there are facts; false when ctx has ended.
-func (q *queue) some(ctx context.Context) bool {
-	for {
-		q.mu.Lock()
-		n, changed := len(q.waiting), q.changed
-		q.mu.Unlock()
-		if n > 0 {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return false
-		}
-	}
 }
 
 // append stores the batch, however long the log takes; the queue bounds what waits behind it. A fact that the log can
