@@ -109,6 +109,19 @@ func stops(t *testing.T, m machine) {
 	wantGone(t, log, "stopped")
 }
 
+// TestStopsLate: a container that a busy machine ends seconds after it was killed is stopped, not failed.
+func TestStopsLate(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, "v2.1.0")
+	f.late = 6 * time.Second
+	log := journal.NewMemory(time.Now)
+	start(t, f, log, quick)
+	f.run(t, "late", "sleep", "60")
+	id := wantRunning(t, log, "late").Id
+	applied(t, log, command(t, log, stopOf(id, time.Second)))
+	wantStopped(t, log, "late", id)
+}
+
 // unaware is a context whose time is over and that has not noticed: its timer is late.
 type unaware struct{ context.Context }
 

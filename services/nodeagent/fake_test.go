@@ -47,6 +47,8 @@ type fakeRuntime struct {
 	hostIP     bool            // its Pods share the node's network
 	young      time.Time       // until when it takes no calls, as a containerd that just started
 	stubborn   map[string]bool // containers that end only when they are killed
+	late       time.Duration   // how long they take to end then
+	killed     time.Time       // when the first was
 }
 
 // startFake starts one of a version; from 2 on it tells everybody of its events.
@@ -214,8 +216,8 @@ func (f *fakeRuntime) StopContainer(ctx context.Context, request *runtimev1.Stop
 	f.mu.Lock()
 	stubborn := f.stubborn[request.ContainerId]
 	f.mu.Unlock()
-	if stubborn && !sleep(ctx, time.Duration(request.Timeout)*time.Second) {
-		return nil, status.FromContextError(ctx.Err()).Err()
+	if stubborn && !(sleep(ctx, time.Duration(request.Timeout)*time.Second) && sleep(ctx, f.dying())) {
+		return nil, status.Error(codes.Unknown, ctx.Err().Error()) // as containerd words it
 	}
 	f.change(func() {
 		for _, container := range f.containers { // at most one matches
@@ -225,6 +227,16 @@ func (f *fakeRuntime) StopContainer(ctx context.Context, request *runtimev1.Stop
 		}
 	})
 	return &runtimev1.StopContainerResponse{}, nil
+}
+
+// dying kills a container, and returns how long it takes to end.
+func (f *fakeRuntime) dying() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.killed.IsZero() {
+		f.killed = time.Now()
+	}
+	return time.Until(f.killed.Add(f.late))
 }
 
 // ListContainers answers in the order of a map: none.

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"shiplog.dev/internal/keyring"
 )
 
-// stopSlack is what the runtime gets for a stop beyond the container's grace (container-restart R17).
+// stopSlack is what the runtime gets for each try to stop a container, beyond the container's grace (container-restart R17).
 const stopSlack = 5 * time.Second
 
 // waitForRuntime has a call that must not be made twice wait for the connection, instead of failing without one.
@@ -68,14 +69,30 @@ func (c *Client) Pull(ctx context.Context, image string, labels, annotations map
 	return answer.GetImageRef(), nil
 }
 
-// Stop stops a container; one that is not there or not running is stopped.
+// Stop stops a container; one that is not there or not running is stopped. A container that outlives its grace has been killed
+// by then, and only a busy machine has it end later than that: it is asked for once more, without grace.
 func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error {
-	seconds := int64((grace + time.Second - 1) / time.Second)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+stopSlack)
+	err := c.stop(ctx, id, int64((grace+time.Second-1)/time.Second))
+	if errors.Is(err, errStopLate) {
+		err = c.stop(ctx, id, 0)
+	}
+	return err
+}
+
+// errStopLate is why a try to stop a container ended before the runtime had an answer of its own.
+var errStopLate = errors.New("the container did not end in time after it was killed")
+
+// stop tries once to stop a container. Errors: errStopLate, that of ctx, or the runtime's.
+func (c *Client) stop(ctx context.Context, id string, seconds int64) error {
+	end := time.Now().Add(time.Duration(seconds)*time.Second + stopSlack)
+	limited, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	_, err := c.runtime.StopContainer(ctx, &runtimev1.StopContainerRequest{ContainerId: id, Timeout: seconds})
-	if status.Code(err) == codes.NotFound {
+	_, err := c.runtime.StopContainer(limited, &runtimev1.StopContainerRequest{ContainerId: id, Timeout: seconds})
+	switch {
+	case status.Code(err) == codes.NotFound:
 		return nil
+	case err != nil && ctx.Err() == nil && !time.Now().Before(end): // the runtime counts the time too, and words its end in its own way
+		return fmt.Errorf("%w: %s", errStopLate, err)
 	}
 	return err
 }

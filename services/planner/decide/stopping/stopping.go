@@ -27,8 +27,9 @@ const (
 const (
 	// takeWithin is how long the agent may take to begin with a call (container-restart R22).
 	takeWithin = time.Minute
-	// slack is what a stop may take beyond its grace period.
-	slack = 5 * time.Second
+	// slack is what a stop may take beyond its grace period: two tries of the agent to end a container that was killed, of five
+	// seconds each (container-restart R17 has one).
+	slack = 10 * time.Second
 	// DefaultGrace and leastGrace bound what a container gets to stop.
 	DefaultGrace, leastGrace = 30 * time.Second, 2 * time.Second
 	// noAgent is the code of an outcome that the executor writes because no agent did.
