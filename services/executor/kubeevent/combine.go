@@ -11,7 +11,8 @@ import (
 
 // pace is how many Events are written and when.
 type pace struct {
-	// singles Events about one workload for one reason are written one by one in a window of time; what follows is combined.
+	// singles Events about one workload for one reason are written one by one in a window of time, as long as the rate of writes has room;
+	// what follows is combined, and so is what many workloads have to tell at once.
 	singles int
 	window  time.Duration
 	// combineFor is how long notices wait to be combined; there are at most combineMax in one Event, and twice as many held.
@@ -66,7 +67,7 @@ func (w *writer) take(ctx context.Context, task *journal.Task) {
 	if len(g.held) == 0 && time.Since(g.began) >= w.window {
 		g.began, g.singles = time.Now(), 0
 	}
-	if g.singles < w.singles {
+	if len(g.held) == 0 && g.singles < w.singles && w.rate.TryAccept() {
 		g.singles++
 		w.write(ctx, n)
 		return
@@ -82,6 +83,9 @@ func (w *writer) take(ctx context.Context, task *journal.Task) {
 func (w *writer) flush(ctx context.Context) {
 	for _, g := range w.groups {
 		if len(g.held) > 0 && (time.Since(g.since) >= w.combineFor || len(g.held) >= w.combineMax || w.held >= 2*w.combineMax) {
+			if w.rate.Wait(ctx) != nil {
+				return
+			}
 			held := g.held
 			g.held = nil
 			w.held -= len(held)

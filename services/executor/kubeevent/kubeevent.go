@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"shiplog.dev/internal/journal"
 )
@@ -71,13 +72,13 @@ func newWriter(options Options) (*writer, error) {
 	config := rest.CopyConfig(options.Config)
 	config.UserAgent = "shiplog-events"
 	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.QPS, config.Burst = writesPerSecond, writesAtOnce
+	config.QPS = -1 // the writer has a rate of its own
 	client, err := corev1client.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
 	return &writer{
-		options: options, client: client, pace: standard, groups: map[key]*group{},
+		options: options, client: client, pace: standard, rate: flowcontrol.NewTokenBucketRateLimiter(writesPerSecond, writesAtOnce), groups: map[key]*group{},
 		written: promauto.With(options.Registry).NewCounterVec(prometheus.CounterOpts{
 			Name: "shiplog_executor_kubernetes_events_total",
 			Help: "What Kubernetes Events were to tell, by reason and by what became of it: written, refused or dropped.",
@@ -90,6 +91,7 @@ type writer struct {
 	options Options
 	client  corev1client.EventsGetter
 	pace
+	rate    flowcontrol.RateLimiter
 	groups  map[key]*group
 	held    int // notices in all groups
 	written *prometheus.CounterVec

@@ -201,6 +201,27 @@ func TestThousand(t *testing.T) {
 	}
 }
 
+// TestManyWorkloads: what many workloads have to tell at once is combined too, or the last of it would come minutes late.
+func TestManyWorkloads(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	start(t, log, config, quick)
+	const workloads, pods = 60, 8 // fewer of one workload than are written one by one
+	var entries []*shiplogv1.Entry
+	for pod := range pods {
+		for i := range workloads {
+			entry := told(namespace, uint64(len(entries)+1), rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: fmt.Sprintf("web-%d-%d", i, pod)})
+			entry.Rollout = fmt.Sprintf("uid-%d/2", i)
+			entry.GetRolloutEvent().GetWorkload().Name = fmt.Sprintf("web-%d", i)
+			entries = append(entries, entry)
+		}
+	}
+	appendTo(t, log, entries...)
+	if events := await(t, config, namespace, workloads*pods); len(events) > 2*workloads+writesAtOnce {
+		t.Errorf("%d Events are written for %d notices about %d workloads", len(events), workloads*pods, workloads)
+	}
+}
+
 // TestRestarts: a writer that is ended at any moment leaves nothing out and tells nothing twice.
 func TestRestarts(t *testing.T) {
 	config, log := apitest.Config(t), openLog(t)
