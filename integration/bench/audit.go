@@ -30,7 +30,7 @@ func (l *audit) since(mark int) ([]testbed.Audit, error) {
 func tells(a testbed.Audit) bool { return a.ObjectRef.Resource == "events" }
 
 // writes counts our write requests after a mark by what was written, for example "patch pods/status", refused ones included, Events aside.
-func (c *cell) writes(mark int) (map[string]int, error) {
+func (c *cluster) writes(mark int) (map[string]int, error) {
 	out := map[string]int{}
 	lines, err := c.audit.since(mark)
 	for _, a := range lines {
@@ -47,7 +47,7 @@ func (c *cell) writes(mark int) (map[string]int, error) {
 }
 
 // quietFor is how long our last write is ago; those of Events count where that is asked for.
-func (c *cell) quietFor(events bool) (time.Duration, error) {
+func (c *cluster) quietFor(events bool) (time.Duration, error) {
 	if _, err := c.audit.now(); err != nil {
 		return 0, err
 	}
@@ -61,7 +61,7 @@ func (c *cell) quietFor(events bool) (time.Duration, error) {
 
 // delays returns, for each change of a CloneSet's spec after mark, the time until the API server received the first write to a Pod by
 // those who react: since it answered the change, and since it received it. Sorted.
-func (c *cell) delays(mark int, name string, reacts func(testbed.Audit) bool) (sinceAnswer, sinceRequest []time.Duration, err error) {
+func (c *cluster) delays(mark int, name string, reacts func(testbed.Audit) bool) (sinceAnswer, sinceRequest []time.Duration, err error) {
 	lines, err := c.audit.since(mark)
 	if err != nil {
 		return nil, nil, err

@@ -89,7 +89,9 @@ func TestStudyMeasuresStages(t *testing.T) {
 	change.ObjectRef.Resource, change.ObjectRef.Name = "clonesets", "web-000"
 	request.ObjectRef.Resource, request.ObjectRef.Name = "pods", "web-000-a"
 	w := window{job: jobUpdate, round: 1, after: 1, upTo: 9}
-	s := newStudy([]window{w}, []testbed.Audit{change, request})
+	s := newStudy()
+	s.expect(w)
+	s.hear([]testbed.Audit{change, request})
 	set := &shiplogv1.ObjectRef{Resource: "clonesets", Name: "web-000", Uid: "u"}
 	pod := &shiplogv1.ObjectRef{Resource: "pods", Name: "web-000-a", Uid: "p"}
 	for i, entry := range []*shiplogv1.Entry{

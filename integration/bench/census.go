@@ -18,7 +18,7 @@ import (
 
 // until starts something and returns the time until there are as many Pods as wanted and all are as wanted, as a watch sees it. It is the
 // same for Shiplog and for the bare client, which is shown what the watch shows; nil: nobody is.
-func (c *cell) until(ctx context.Context, want goal, start func(context.Context) error, show func(*corev1.Pod)) (time.Duration, error) {
+func (c *cluster) until(ctx context.Context, want goal, start func(context.Context) error, show func(*corev1.Pod)) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	there, events, err := c.watch(ctx)
@@ -79,9 +79,9 @@ func (c *cell) until(ctx context.Context, want goal, start func(context.Context)
 	return took, nil
 }
 
-// watch returns the cell's Pods and watches them from then on. The API server drops watches that are slow for a moment, so it is one
+// watch returns the measured Pods and watches them from then on. The API server drops watches that are slow for a moment, so it is one
 // that resumes.
-func (c *cell) watch(ctx context.Context) ([]corev1.Pod, watch.Interface, error) {
+func (c *cluster) watch(ctx context.Context) ([]corev1.Pod, watch.Interface, error) {
 	pods := c.client.CoreV1().Pods(namespace)
 	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: measuredPods})
 	if err != nil {

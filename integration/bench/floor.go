@@ -22,6 +22,7 @@ type write struct {
 	pod    bool
 	uid    string // of the object that was written; empty when it was created
 	create []byte
+	owner  string // UID of what owns it, when it is created
 	patch  *shiplogv1.PatchObject
 	delete *shiplogv1.DeleteObject
 }
@@ -32,64 +33,41 @@ func (w write) opens() bool { return w.pod && w.patch.GetSubresource() == "statu
 // recording holds all writes, to Pods and others, for each round of each job in the order of the log.
 type recording map[window][]write
 
-// floor has a bare client make the recorded writes again, and a user the same changes: what the API server and the nodes take for them, by
-// a client that knows them beforehand, with no controller running and no webhook.
-func (c *cell) floor(ctx context.Context) error {
-	webhooks := c.client.AdmissionregistrationV1()
-	if err := errors.Join(
-		webhooks.MutatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
-		webhooks.ValidatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
-	); err != nil {
-		return fmt.Errorf("take the webhooks away for the floor: %w", err)
+// roundOfFloor has a bare client make the recorded writes of a round on a cluster of its own, and a user the same changes: what the API server
+// and the nodes take for them, by a client that knows them beforehand, with no controller running and no webhook.
+func (c *cell) roundOfFloor(ctx context.Context, measured *job, w window) error {
+	meter, err := c.meter(c.bare)
+	if err != nil {
+		return err
 	}
-	if c.result.Idle != nil {
-		if err := c.reactions(ctx); err != nil {
-			return fmt.Errorf("floor of a spec change: %w", err)
-		}
+	profiles := noProfiles
+	if w.round == 1 && c.keep != "" { // nothing is said of these, they are there to compare with
+		profiles = c.profiles(ctx, c.bare, "floor of "+w.job)
 	}
-	say("the same writes by a bare client with %d workers", c.workers)
-	if err := c.client.AppsV1().ControllerRevisions(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-		return fmt.Errorf("make room for the ControllerRevisions of the floor: %w", err)
+	took, err := c.play(ctx, w, c.study.recorded[w])
+	if err != nil {
+		return err
 	}
-	for i := range c.result.Jobs {
-		job := &c.result.Jobs[i]
-		meter, err := c.meter()
-		if err != nil {
-			return err
-		}
-		for _, w := range c.windows {
-			if w.job != job.Name {
-				continue
-			}
-			profiles := func() ([]profile, error) { return nil, nil }
-			if w.round == 1 && c.keep != "" { // nothing is said of these, they are there to compare with
-				profiles = c.profiles(ctx, "floor of "+w.job)
-			}
-			took, err := c.play(ctx, w, c.recorded[w])
-			if err != nil {
-				return fmt.Errorf("floor of %s: %w", w.job, err)
-			}
-			if _, err := profiles(); err != nil {
-				return err
-			}
-			say("floor of %s: %.2fs", w.job, took)
-			job.Floor = append(job.Floor, took)
-		}
-		if job.FloorUse, err = meter.read(); err != nil {
-			return err
-		}
+	delete(c.study.recorded, w)
+	if _, err := profiles(); err != nil {
+		return err
 	}
-	return nil
+	say("floor of %s: %.2fs", w.job, took)
+	if err := pause(ctx, silence); err != nil {
+		return err
+	}
+	uses, err := meter.read()
+	measured.Floor, measured.FloorUse = append(measured.Floor, took), both(measured.FloorUse, uses)
+	return err
 }
 
-// play makes the changes and the writes of one round and returns the seconds until the Pods are as wanted. The changes are to CloneSets of
-// other names, because those of Shiplog's round are at the end of it already.
+// play makes the changes and the writes of one round and returns the seconds until the Pods are as wanted.
 //
 // The writes are begun in the order of the log, and those of one Pod keep their order. Where Pods replace others, each is created after one was deleted, as a rule that keeps the number
 // of Pods has it. Gates are opened when the Pod runs.
 func (c *cell) play(ctx context.Context, round window, writes []write) (float64, error) {
 	uids := map[string]types.UID{}
-	held, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: measuredPods})
+	held, err := c.bare.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: measuredPods})
 	if err != nil {
 		return 0, err
 	}
@@ -109,10 +87,7 @@ func (c *cell) play(ctx context.Context, round window, writes []write) (float64,
 			return nil
 		})
 	}
-	work := make(chan func(context.Context) error, c.sets+len(chains))
-	for i := range c.sets {
-		work <- func(ctx context.Context) error { return c.change(ctx, round.job, round.round, "floor-"+setName(i)) }
-	}
+	work := make(chan func(context.Context) error, len(chains))
 	for _, chain := range chains {
 		work <- func(ctx context.Context) error {
 			for _, w := range chain {
@@ -131,7 +106,15 @@ func (c *cell) play(ctx context.Context, round window, writes []write) (float64,
 			running <- pod
 		}
 	}
-	took, err := c.until(ctx, c.goal(round.job, round.round), func(ctx context.Context) error {
+	took, err := c.bare.until(ctx, c.goal(round.job, round.round), func(ctx context.Context) error {
+		if err := c.change(ctx, c.bare, round.job, round.round); err != nil {
+			return err
+		}
+		if round.job == jobCreate {
+			if err := c.meet(ctx); err != nil {
+				return err
+			}
+		}
 		var group errgroup.Group
 		for range c.workers {
 			group.Go(func() error {
@@ -147,6 +130,22 @@ func (c *cell) play(ctx context.Context, round window, writes []write) (float64,
 	}, show)
 	close(running)
 	return took.Seconds(), errors.Join(err, working.Wait())
+}
+
+// meet learns which of the bare client's CloneSets stand for those of ours. What it creates has an owner, or would be collected as garbage.
+func (c *cell) meet(ctx context.Context) error {
+	ours, err := c.ours.sets(ctx)
+	if err != nil {
+		return err
+	}
+	bare, err := c.bare.sets(ctx)
+	if err != nil {
+		return err
+	}
+	for name, uid := range bare {
+		c.owners[ours[name]] = uid
+	}
+	return nil
 }
 
 // chainsOf sorts writes into those that follow one another, and the gates that are opened when a Pod runs.
@@ -182,18 +181,20 @@ func chainsOf(writes []write) (chains [][]write, gates map[string]write) {
 
 // write makes a recorded write, to the Pod that has this UID now or to another object.
 func (c *cell) write(ctx context.Context, w write, uid types.UID) error {
-	request, body, contentType := c.client.RESTClient().Post().AbsPath(w.path), w.create, "application/json"
+	request, body, contentType := c.bare.client.RESTClient().Post().AbsPath(w.path), w.create, "application/json"
 	switch {
+	case w.owner != "":
+		body = bytes.ReplaceAll(body, []byte(w.owner), []byte(c.owners[w.owner]))
 	case w.delete != nil:
 		options := metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds, Preconditions: &metav1.Preconditions{UID: &uid}}
 		data, err := json.Marshal(options)
 		if err != nil {
 			return err
 		}
-		request, body = c.client.RESTClient().Delete().AbsPath(w.path, w.name), data
+		request, body = c.bare.client.RESTClient().Delete().AbsPath(w.path, w.name), data
 	case w.patch != nil:
 		kind := patchTypes[w.patch.GetType()]
-		request, body, contentType = c.client.RESTClient().Patch(kind).AbsPath(w.path, w.name), w.patch.GetJson(), string(kind)
+		request, body, contentType = c.bare.client.RESTClient().Patch(kind).AbsPath(w.path, w.name), w.patch.GetJson(), string(kind)
 		if w.patch.GetSubresource() != "" {
 			request = request.Suffix(w.patch.GetSubresource())
 		}

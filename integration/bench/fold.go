@@ -26,7 +26,7 @@ type folding struct {
 // and what the world takes, as far as all Pods are there, one after the other.
 func (c *cell) fold(ctx context.Context, log journal.Journal) error {
 	var full, last uint64
-	for _, w := range c.windows {
+	for _, w := range c.study.windows {
 		if last = max(last, w.upTo); w.job == jobUpdate {
 			full = w.upTo
 		}

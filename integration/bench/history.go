@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"path"
 	"strings"
@@ -12,28 +13,31 @@ import (
 	"shiplog.dev/internal/journal"
 )
 
-// study reads the log from its beginning: what it took for each job, how long each stage was, what was written, and how fast it folds.
-func (c *cell) study(ctx context.Context) error {
+// learn reads the log from where it was read last to a position.
+func (c *cell) learn(ctx context.Context, upTo uint64) error {
+	lines, err := c.ours.audit.since(c.study.heard)
+	if err != nil {
+		return err
+	}
+	c.study.hear(lines)
 	log, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	state, err := log.State(ctx)
-	if err != nil {
-		return err
-	}
-	say("reading %d entries", state.LastSequence)
-	s := newStudy(c.windows, c.audit.lines)
-	if err := each(ctx, log, 1, state.LastSequence, func(records []journal.Record) error {
+	from := c.study.read + 1
+	c.study.read = upTo
+	return each(ctx, log, from, upTo, func(records []journal.Record) error {
 		for _, record := range records {
-			s.note(record)
+			c.study.note(record)
 		}
 		return nil
-	}); err != nil {
-		return err
-	}
-	c.recorded = s.recorded
+	})
+}
+
+// readAll says of each job what the log took for it and how long each stage was, and how fast the log folds.
+func (c *cell) readAll(ctx context.Context) error {
+	s := c.study
 	for i := range c.result.Jobs {
 		job := &c.result.Jobs[i]
 		job.Entries, job.Bytes, job.Stages = s.entries[job.Name], s.bytes[job.Name], s.stages[job.Name]
@@ -41,6 +45,12 @@ func (c *cell) study(ctx context.Context) error {
 	if c.result.Idle != nil {
 		c.result.Idle.Stages = s.stages[idleJob]
 	}
+	log, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	say("folding %d entries", s.read)
 	return c.fold(ctx, log)
 }
 
@@ -74,7 +84,9 @@ func each(ctx context.Context, log journal.Journal, from, upTo uint64, take func
 
 // study is what is learnt of a log while it is read.
 type study struct {
-	windows  []window
+	windows  []window // of the log, one for each round of each job
+	read     uint64   // up to which entry
+	heard    int      // lines of the audit log
 	recorded recording
 	entries  map[string]map[string]int
 	bytes    map[string]map[string]int
@@ -102,14 +114,24 @@ type underWay struct {
 	write write
 }
 
-func newStudy(windows []window, lines []testbed.Audit) *study {
-	s := &study{
-		windows: windows, recorded: recording{}, entries: map[string]map[string]int{}, bytes: map[string]map[string]int{},
+func newStudy() *study {
+	return &study{
+		recorded: recording{}, entries: map[string]map[string]int{}, bytes: map[string]map[string]int{},
 		stages: map[string][]stage{}, changes: map[string][]testbed.Audit{}, requests: map[string]testbed.Audit{}, facts: map[string]seen{}, under: map[uint64]*underWay{},
 	}
-	for _, w := range windows {
+}
+
+// expect has the entries of a round counted.
+func (s *study) expect(w window) {
+	s.windows = append(s.windows, w)
+	if s.entries[w.job] == nil {
 		s.entries[w.job], s.bytes[w.job] = map[string]int{}, map[string]int{}
 	}
+}
+
+// hear takes the next lines of the audit log.
+func (s *study) hear(lines []testbed.Audit) {
+	s.heard += len(lines)
 	for _, line := range lines {
 		switch {
 		case line.ObjectRef.Resource == "clonesets" && line.ObjectRef.Subresource == "" && line.Writes() && !line.Ours() && line.ResponseStatus.Code < 300:
@@ -122,7 +144,6 @@ func newStudy(windows []window, lines []testbed.Audit) *study {
 			}
 		}
 	}
-	return s
 }
 
 // windowOf returns the round that an entry belongs to.
@@ -156,6 +177,7 @@ func (s *study) note(record journal.Record) {
 		switch effect := kind.Command.GetEffect().(type) {
 		case *shiplogv1.Command_Create:
 			u.write.create, u.timed = effect.Create.GetJson(), w.job == jobCreate
+			u.write.owner = ownerOf(u.write.create)
 		case *shiplogv1.Command_Patch:
 			u.write.patch, u.timed = effect.Patch, effect.Patch.GetSubresource() == ""
 		case *shiplogv1.Command_Delete:
@@ -170,6 +192,17 @@ func (s *study) note(record journal.Record) {
 	case *shiplogv1.Entry_Outcome:
 		s.end(record, kind.Outcome)
 	}
+}
+
+// ownerOf is the UID of the owner that an object's JSON names; empty: it has none.
+func ownerOf(data []byte) string {
+	var object struct {
+		Metadata struct{ OwnerReferences []struct{ UID string } }
+	}
+	if json.Unmarshal(data, &object) != nil || len(object.Metadata.OwnerReferences) == 0 {
+		return ""
+	}
+	return object.Metadata.OwnerReferences[0].UID
 }
 
 // pathOf is where the API server has the objects of a kind.

@@ -27,7 +27,7 @@ type idle struct {
 // CloneSet, one change after the other; then, in the first layout, it watches an idle cluster.
 func (c *cell) idling(ctx context.Context) error {
 	say("latency of %d spec changes", c.changes)
-	mark, err := c.audit.now()
+	mark, err := c.ours.audit.now()
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (c *cell) idling(ctx context.Context) error {
 		return err
 	}
 	for i := 1; i <= c.changes; i++ {
-		if err := c.changeSet(ctx, smallName, setImage(imageOf(i))); err != nil {
+		if err := c.ours.changeSet(ctx, smallName, setImage(imageOf(i))); err != nil {
 			return err
 		}
 		if err := c.settle(ctx); err != nil {
@@ -46,8 +46,8 @@ func (c *cell) idling(ctx context.Context) error {
 	if w.upTo, err = c.position(ctx); err != nil {
 		return err
 	}
-	c.windows = append(c.windows, w)
-	sinceAnswer, sinceRequest, err := c.delays(mark, smallName, testbed.Audit.Ours)
+	c.study.expect(w)
+	sinceAnswer, sinceRequest, err := c.ours.delays(mark, smallName, testbed.Audit.Ours)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c *cell) quiet(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		quiet, err := c.quietFor(true)
+		quiet, err := c.ours.quietFor(true)
 		if err != nil {
 			return err
 		}
@@ -102,11 +102,11 @@ func (c *cell) quiet(ctx context.Context) error {
 		}
 	}
 	say("idle for %s", c.idle)
-	mark, err := c.audit.now()
+	mark, err := c.ours.audit.now()
 	if err != nil {
 		return err
 	}
-	meter, err := c.meter()
+	meter, err := c.meter(c.ours)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (c *cell) quiet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lines, err := c.audit.since(mark)
+	lines, err := c.ours.audit.since(mark)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -47,7 +48,7 @@ func (c *cell) goal(name string, round int) goal {
 
 // prepare makes the CloneSet that is none of the cell's.
 func (c *cell) prepare(ctx context.Context) error {
-	if err := c.createSet(ctx, smallName, "small", smallPods); err != nil {
+	if err := c.ours.createSet(ctx, smallName, "small", smallPods); err != nil {
 		return err
 	}
 	return c.settle(ctx)
@@ -76,71 +77,92 @@ func (c *cell) rollouts(ctx context.Context) error {
 
 func (c *cell) scaleDown(ctx context.Context) error { return c.run(ctx, jobScaleDown, 1) }
 
-// change is what a user does to a CloneSet, by which a round of a job begins.
-func (c *cell) change(ctx context.Context, job string, round int, set string) error {
-	switch job {
-	case jobCreate:
-		return c.createSet(ctx, set, "measured", c.pods/c.sets)
-	case jobUpdate:
-		return c.changeSet(ctx, set, setImage(imageOf(round)))
-	case jobRecreate:
-		return c.changeSet(ctx, set, setPodUpdatePolicy("ReCreate"), setImage(c.goal(job, round).image))
+// change is what a user does to each CloneSet of a cluster, by which a round of a job begins.
+func (c *cell) change(ctx context.Context, on *cluster, job string, round int) error {
+	var group errgroup.Group
+	group.SetLimit(c.workers)
+	for i := range c.sets {
+		group.Go(func() error {
+			switch name := setName(i); job {
+			case jobCreate:
+				return on.createSet(ctx, name, "measured", c.pods/c.sets)
+			case jobUpdate:
+				return on.changeSet(ctx, name, setImage(imageOf(round)))
+			case jobRecreate:
+				return on.changeSet(ctx, name, setPodUpdatePolicy("ReCreate"), setImage(c.goal(job, round).image))
+			default:
+				return on.changeSet(ctx, name, setReplicas(0))
+			}
+		})
 	}
-	return c.changeSet(ctx, set, setReplicas(0))
+	return group.Wait()
 }
 
-// run has Shiplog do a job: each CloneSet is changed, round by round.
+// run has a job done round by round, each by Shiplog and then by the bare client. They take turns so that both have the machine as it is
+// within the same minute.
 func (c *cell) run(ctx context.Context, name string, rounds int) error {
-	mark, err := c.audit.now()
-	if err != nil {
-		return err
-	}
-	meter, err := c.meter()
-	if err != nil {
-		return err
-	}
-	measured := job{Name: name}
-	var profiles func() ([]profile, error)
+	measured := job{Name: name, Writes: map[string]int{}}
 	for round := 1; round <= rounds; round++ {
-		w := window{job: name, round: round}
-		if w.after, err = c.position(ctx); err != nil {
-			return err
-		}
-		if round == 1 {
-			profiles = c.profiles(ctx, name)
-		}
-		took, err := c.until(ctx, c.goal(name, round), func(ctx context.Context) error {
-			var group errgroup.Group
-			group.SetLimit(c.workers)
-			for i := range c.sets {
-				group.Go(func() error { return c.change(ctx, name, round, setName(i)) })
-			}
-			return group.Wait()
-		}, nil)
+		w, err := c.roundOfOurs(ctx, &measured, round)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		say("%s of %d Pods: %.2fs", name, c.pods, took.Seconds())
-		measured.Shiplog = append(measured.Shiplog, took.Seconds())
-		if err := c.settle(ctx); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if w.upTo, err = c.position(ctx); err != nil {
+		c.study.expect(w)
+		if err := c.learn(ctx, w.upTo); err != nil {
 			return err
 		}
-		c.windows = append(c.windows, w)
-	}
-	if measured.Use, err = meter.read(); err != nil {
-		return err
-	}
-	if measured.Writes, err = c.writes(mark); err != nil {
-		return err
-	}
-	if measured.Profiles, err = profiles(); err != nil {
-		return err
+		if err := c.roundOfFloor(ctx, &measured, w); err != nil {
+			return fmt.Errorf("floor of %s: %w", name, err)
+		}
 	}
 	c.result.Jobs = append(c.result.Jobs, measured)
 	return nil
+}
+
+// roundOfOurs measures a round by Shiplog, and returns what the log took for it. When it returns, nothing is written any more.
+func (c *cell) roundOfOurs(ctx context.Context, measured *job, round int) (window, error) {
+	w := window{job: measured.Name, round: round}
+	mark, err := c.ours.audit.now()
+	if err != nil {
+		return w, err
+	}
+	if w.after, err = c.position(ctx); err != nil {
+		return w, err
+	}
+	meter, err := c.meter(c.ours)
+	if err != nil {
+		return w, err
+	}
+	profiles := noProfiles
+	if round == 1 {
+		profiles = c.profiles(ctx, c.ours, w.job)
+	}
+	took, err := c.ours.until(ctx, c.goal(w.job, round), func(ctx context.Context) error { return c.change(ctx, c.ours, w.job, round) }, nil)
+	if err != nil {
+		return w, err
+	}
+	say("%s of %d Pods: %.2fs", w.job, c.pods, took.Seconds())
+	if err := c.settle(ctx); err != nil {
+		return w, err
+	}
+	uses, err := meter.read()
+	if err != nil {
+		return w, err
+	}
+	if w.upTo, err = c.position(ctx); err != nil {
+		return w, err
+	}
+	writes, err := c.ours.writes(mark)
+	if err != nil {
+		return w, err
+	}
+	for what, n := range writes {
+		measured.Writes[what] += n
+	}
+	measured.Shiplog, measured.Use = append(measured.Shiplog, took.Seconds()), both(measured.Use, uses)
+	taken, err := profiles()
+	measured.Profiles = append(measured.Profiles, taken...)
+	return w, errors.Join(err, c.rest(ctx))
 }
 
 // silence is how long nothing was written when everything counts as settled: statuses are written a little late.
@@ -154,11 +176,11 @@ func (c *cell) settle(ctx context.Context) error {
 	waits := ""
 	for {
 		var err error
-		if waits, err = c.unsettled(ctx); err != nil {
+		if waits, err = c.ours.unsettled(ctx); err != nil {
 			return err
 		}
 		if waits == "" {
-			quiet, err := c.quietFor(false)
+			quiet, err := c.ours.quietFor(false)
 			if err != nil {
 				return err
 			}
@@ -174,8 +196,23 @@ func (c *cell) settle(ctx context.Context) error {
 	}
 }
 
+// rest waits until Shiplog writes nothing any more, not even Events.
+func (c *cell) rest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for {
+		quiet, err := c.ours.quietFor(true)
+		if err != nil || quiet >= silence {
+			return err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("wait until nothing is written any more: %w", err)
+		}
+	}
+}
+
 // unsettled names a CloneSet whose status is not what its spec wants.
-func (c *cell) unsettled(ctx context.Context) (string, error) {
+func (c *cluster) unsettled(ctx context.Context) (string, error) {
 	data, err := c.client.RESTClient().Get().AbsPath(cloneSetsPath).
 		SetHeader("Accept", "application/json").DoRaw(ctx)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command bench measures Shiplog on a real API server with hollow nodes and puts each figure beside the floor: the time
-// that a bare client needs for the very writes that the log recorded, on the same cluster in the same run, with no controller.
+// that a bare client needs for the very writes that the log recorded, right after, on a cluster of the same kind with no controller.
 // It makes docs/performance.md of what it measured. It promises nothing and asserts nothing: it prints figures beside their
 // budgets, and exits with 1 only when something could not be measured.
 package main
@@ -45,8 +45,8 @@ func benchCommand() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		Long: `Measure Shiplog against a bare client on hollow nodes.
 
-Each cell is a number of Pods in a number of CloneSets, on a cluster of its own: the Pods are created, updated in place, updated
-by recreation and scaled down, first by Shiplog, then by a bare client that makes the writes which the log recorded. The first cell
+Each cell is a number of Pods in a number of CloneSets: the Pods are created, updated in place, updated by recreation and scaled
+down, on one cluster by Shiplog and on another by a bare client, in turns. The bare client makes the writes which the log recorded. The first cell
 also measures an idle cluster, and runs with Shiplog in one process too. What a cell came to is left in a JSON file, so that cells
 can be measured one by one; "bench table" makes the document from all of them.`,
 		Example: `  make bench
@@ -61,7 +61,7 @@ can be measured one by one; "bench table" makes the document from all of them.`,
 	flags.IntSliceVar(&o.growth, "growth", []int{10000}, "`PODS` of more cells, with the first shape only; 0: none")
 	flags.StringSliceVar(&o.layouts, "layouts", layoutNames, "how Shiplog runs: services (a process each) or one (shiplog up). The first in all cells, the others in the first cell")
 	flags.IntVar(&o.nodes, "nodes", 20, "hollow nodes, of at most 5,000 Pods each")
-	flags.IntVar(&o.rounds, "rounds", 3, "how often cells of up to 1,000 Pods are updated in place; the median counts")
+	flags.IntVar(&o.rounds, "rounds", 5, "how often cells of up to 1,000 Pods are updated in place, larger ones half as often; the median counts")
 	flags.IntVar(&o.workers, "workers", 64, "requests that the bare client has under way")
 	flags.IntVar(&o.changes, "changes", 40, "spec changes on the idle cluster; 0: measure no idle cluster")
 	flags.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")

@@ -45,21 +45,20 @@ const (
 	natsServer = "nats"
 )
 
-// profiles begins to take CPU profiles of Shiplog and the API server; the function that it returns waits for them.
-func (c *cell) profiles(ctx context.Context, job string) func() ([]profile, error) {
+func noProfiles() ([]profile, error) { return nil, nil }
+
+// profiles begins to take CPU profiles of the API server, and of Shiplog where that works; the function that it returns waits for them.
+func (c *cell) profiles(ctx context.Context, on *cluster, job string) func() ([]profile, error) {
 	if !c.profile {
-		return func() ([]profile, error) { return nil, nil }
+		return noProfiles
 	}
 	seconds := min(max(2, c.pods/250), 15)
 	takes := map[string]func(context.Context) ([]byte, error){
 		apiServer: func(ctx context.Context) ([]byte, error) {
-			return c.client.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", fmt.Sprint(seconds)).DoRaw(ctx)
+			return on.client.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", fmt.Sprint(seconds)).DoRaw(ctx)
 		},
 	}
-	for _, one := range c.system.services {
-		if one.process == nil {
-			continue // the bare client runs, and Shiplog has ended
-		}
+	for _, one := range c.servicesOn(on) {
 		address := one.profiling
 		if one.program == "shiplog" {
 			address = one.process.Listen

@@ -17,12 +17,19 @@ import (
 )
 
 // reactions measures the floor of idling: how long a bare client takes that watches CloneSets and writes to a Pod as soon as it sees a
-// spec changed.
+// spec changed, when Shiplog has ended and its webhooks are gone.
 func (c *cell) reactions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(c.changes)*2*silence)
 	defer cancel() // ends the watch, too
+	webhooks := c.ours.client.AdmissionregistrationV1()
+	if err := errors.Join(
+		webhooks.MutatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+		webhooks.ValidatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+	); err != nil {
+		return fmt.Errorf("take the webhooks away for the floor: %w", err)
+	}
 	say("the reaction of a bare client to %d spec changes", c.changes)
-	config, err := c.cluster.Config()
+	config, err := c.ours.Config()
 	if err != nil {
 		return err
 	}
@@ -36,7 +43,7 @@ func (c *cell) reactions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + smallName})
+	pods, err := c.ours.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + smallName})
 	if err != nil {
 		return err
 	}
@@ -44,7 +51,7 @@ func (c *cell) reactions(ctx context.Context) error {
 		return errors.New("the small CloneSet has no Pod left to write to")
 	}
 	pod := pods.Items[0].Name
-	mark, err := c.audit.now()
+	mark, err := c.ours.audit.now()
 	if err != nil {
 		return err
 	}
@@ -55,7 +62,7 @@ func (c *cell) reactions(ctx context.Context) error {
 	defer seen.Stop()
 	for i := range c.changes {
 		image := fmt.Sprint("nginx:floor", i)
-		if err := c.changeSet(ctx, smallName, setImage(image)); err != nil {
+		if err := c.ours.changeSet(ctx, smallName, setImage(image)); err != nil {
 			return err
 		}
 		if event := <-seen.ResultChan(); event.Type != watch.Modified {
@@ -65,14 +72,14 @@ func (c *cell) reactions(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := c.client.CoreV1().Pods(namespace).Patch(ctx, pod, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		if _, err := c.ours.client.CoreV1().Pods(namespace).Patch(ctx, pod, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			return err
 		}
 		if err := pause(ctx, silence); err != nil {
 			return err
 		}
 	}
-	sinceAnswer, _, err := c.delays(mark, smallName, func(a testbed.Audit) bool { return a.UserAgent == bareClient })
+	sinceAnswer, _, err := c.ours.delays(mark, smallName, func(a testbed.Audit) bool { return a.UserAgent == bareClient })
 	c.result.Idle.Floor = milliseconds(sinceAnswer)
 	return err
 }

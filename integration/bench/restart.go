@@ -22,7 +22,7 @@ func (c *cell) restarts(ctx context.Context) error {
 			return err
 		}
 		planner.process.Kill()
-		if err := c.changeSet(ctx, smallName, setImage(fmt.Sprint("nginx:restart", round))); err != nil {
+		if err := c.ours.changeSet(ctx, smallName, setImage(fmt.Sprint("nginx:restart", round))); err != nil {
 			return err
 		}
 		began := time.Now()

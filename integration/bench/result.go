@@ -71,12 +71,13 @@ type job struct {
 	Profiles []profile `json:"profiles,omitempty"`
 }
 
-// ratio is how many times the floor Shiplog took; 0: unknown.
+// ratio is how many times the floor Shiplog took, the median of all rounds; 0: unknown.
 func (j job) ratio() float64 {
-	if len(j.Floor) == 0 || len(j.Shiplog) == 0 {
-		return 0
+	var ratios []float64
+	for i := range min(len(j.Shiplog), len(j.Floor)) {
+		ratios = append(ratios, j.Shiplog[i]/j.Floor[i])
 	}
-	return median(j.Shiplog) / median(j.Floor)
+	return median(ratios)
 }
 
 // bystanders do the same work under Shiplog and under the bare client, for nobody asks them anything.

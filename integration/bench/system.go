@@ -133,6 +133,14 @@ func (s *system) of(name string) *service {
 	return nil
 }
 
+// servicesOn are the processes of Shiplog that work on a cluster.
+func (c *cell) servicesOn(on *cluster) []*service {
+	if on != c.ours {
+		return nil
+	}
+	return c.system.services
+}
+
 // apart says whether each service is a process of its own.
 func (s *system) apart() bool { return len(s.services) > 1 }
 

@@ -28,24 +28,22 @@ type meter struct {
 	busy   float64 // of the whole machine
 }
 
-// elsewhere names what has no part in the measurement, whose CPU is missing here.
+// elsewhere names what has no part in the measurement, whose CPU is missing here: the cluster that rests, too.
 const elsewhere = "elsewhere"
 
 // ticks in a second of the CPU times that the kernel tells: the same on every Linux.
 const ticks = 100
 
-// meter begins to measure the processes of the cluster, of Shiplog if it runs, and this one.
-func (c *cell) meter() (*meter, error) {
-	pids, err := c.cluster.Processes()
+// meter begins to measure the processes of a cluster, of Shiplog if it works there, and this one.
+func (c *cell) meter(on *cluster) (*meter, error) {
+	pids, err := on.Processes()
 	if err != nil {
 		return nil, err
 	}
 	m := &meter{pids: pids, ours: map[string]bool{}, before: map[string]float64{}}
 	m.pids["bench"] = os.Getpid()
-	for _, one := range c.system.services {
-		if one.process != nil {
-			m.pids[one.name], m.ours[one.name] = one.process.Pid(), true
-		}
+	for _, one := range c.servicesOn(on) {
+		m.pids[one.name], m.ours[one.name] = one.process.Pid(), true
 	}
 	for name, pid := range m.pids {
 		// 5: the largest resident memory is counted anew (proc(5)).
@@ -89,6 +87,20 @@ func (m *meter) read() ([]use, error) {
 		return 1
 	})
 	return out, nil
+}
+
+// both is what processes needed in two stretches of time.
+func both(one, other []use) []use {
+	if one == nil {
+		return other
+	}
+	out := slices.Clone(one)
+	for i := range out {
+		at := slices.IndexFunc(other, func(u use) bool { return u.Process == out[i].Process })
+		out[i].CPU += other[at].CPU
+		out[i].Peak = max(out[i].Peak, other[at].Peak)
+	}
+	return out
 }
 
 // cpuOf is how many seconds of CPU a process has used.
