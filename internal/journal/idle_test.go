@@ -182,7 +182,7 @@ func TestTakerOfNothing(t *testing.T) {
 	l := startEmbedded(t, limits{}).Journal.(*logStream)
 	ctx := within(t)
 	goes := true
-	w, err := l.take(ctx, "take what nobody hands out", func(ctx context.Context) (jetstream.Consumer, error) {
+	w, err := l.take(ctx, "take what nobody hands out", keepAlive, func(ctx context.Context) (jetstream.Consumer, error) {
 		consumer, err := l.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "gone", AckPolicy: jetstream.AckExplicitPolicy})
 		if err == nil && goes {
 			err = l.stream.DeleteConsumer(ctx, "gone")

@@ -219,7 +219,7 @@ func (j *logStream) Admit(ctx context.Context, node string) error {
 }
 
 func (j *logStream) Calls(ctx context.Context, name string) (Work, error) {
-	return j.share(ctx, name, spaceNode+".*."+partCommand+".>", "commands for nodes", maxCalls)
+	return j.share(ctx, name, spaceNode+".*."+partCommand+".>", "commands for nodes", maxCalls, ackWait)
 }
 
 func (j *logStream) Hear(ctx context.Context, intake Intake) error {
@@ -480,7 +480,7 @@ func (n *nodeLink) Commands(ctx context.Context) (Work, error) {
 	if _, err := n.Alive(ctx); err != nil { // who hears that admits the node
 		return nil, err
 	}
-	return n.take(ctx, "take the commands for node "+n.node, func(ctx context.Context) (jetstream.Consumer, error) {
+	return n.take(ctx, "take the commands for node "+n.node, keepAlive, func(ctx context.Context) (jetstream.Consumer, error) {
 		return n.js.Consumer(ctx, n.stream, nodeConsumer(n.node))
 	}, func(context.Context) (uint64, error) { return 0, nil }, func() time.Duration { return nodePulse }) // an agent may not ask where the log ends
 }

@@ -18,6 +18,8 @@ const (
 	ackWait = 3 * time.Second
 	// keepAlive is how often a holder gives that word.
 	keepAlive = ackWait / 3
+	// tellWait is the ackWait of rollout events. Many are held for seconds, so that they are told together, and nothing waits for them.
+	tellWait = 4 * ackWait
 	// maxHeld is how many commands all takers of one name hold together.
 	maxHeld = 1024
 	// soon is within which a command is handed out as a rule. One that took longer may have been handed out before where servers form a
@@ -28,23 +30,23 @@ const (
 )
 
 func (j *logStream) Commands(ctx context.Context, name string) (Work, error) {
-	return j.share(ctx, name, spaceCommand+".>", "commands", maxHeld)
+	return j.share(ctx, name, spaceCommand+".>", "commands", maxHeld, ackWait)
 }
 
 func (j *logStream) Events(ctx context.Context, name string) (Work, error) {
-	return j.share(ctx, name, spaceEvent+".>", "rollout events", maxHeld)
+	return j.share(ctx, name, spaceEvent+".>", "rollout events", maxHeld, tellWait)
 }
 
-// share takes the entries whose subjects match under a name.
-func (j *logStream) share(ctx context.Context, name, subjects, what string, held int) (Work, error) {
-	return j.take(ctx, "take "+what+" as "+name, func(ctx context.Context) (jetstream.Consumer, error) {
+// share takes the entries whose subjects match under a name. So many are held at most, and go to somebody else after wait without a word.
+func (j *logStream) share(ctx context.Context, name, subjects, what string, held int, wait time.Duration) (Work, error) {
+	return j.take(ctx, "take "+what+" as "+name, wait/3, func(ctx context.Context) (jetstream.Consumer, error) {
 		return j.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable:       nameOf(name),
 			Description:   "Shiplog: " + what + " that " + name + " acts on",
 			FilterSubject: j.subject(subjects),
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
-			AckWait:       ackWait,
+			AckWait:       wait,
 			MaxAckPending: held,
 			MaxDeliver:    -1,
 		})
@@ -60,10 +62,11 @@ func (j *logStream) ends(ctx context.Context) (uint64, error) {
 	return info.State.LastSeq, nil
 }
 
-// take takes what a consumer hands out, of a log of which ends says where it ends, and has a sign of life from it every pulse.
-func (l *link) take(ctx context.Context, doing string, open func(context.Context) (jetstream.Consumer, error),
+// take takes what a consumer hands out, of a log of which ends says where it ends, and has a sign of life from it every pulse. It gives a word of
+// what it holds every so often itself.
+func (l *link) take(ctx context.Context, doing string, word time.Duration, open func(context.Context) (jetstream.Consumer, error),
 	ends func(context.Context) (uint64, error), pulse func() time.Duration) (Work, error) {
-	w := &work{link: l, doing: doing, open: open, ends: ends, pulse: pulse, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
+	w := &work{link: l, doing: doing, word: word, open: open, ends: ends, pulse: pulse, held: map[uint64]jetstream.Msg{}, fetched: make(chan fetched)}
 	var end context.CancelFunc
 	w.running, end = context.WithCancel(l.closing)
 	w.close = sync.OnceFunc(func() {
@@ -127,8 +130,9 @@ func (j *logStream) Backlog(ctx context.Context) (map[string]uint64, error) {
 // work is one taker. Every command that reached it is held, and kept from others, until it is done or the taker ends.
 type work struct {
 	*link
-	// doing words what begin does; open, ends and pulse are those of take.
+	// doing words what begin does; word, open, ends and pulse are those of take.
 	doing    string
+	word     time.Duration
 	open     func(context.Context) (jetstream.Consumer, error)
 	ends     func(context.Context) (uint64, error)
 	pulse    func() time.Duration
@@ -149,7 +153,7 @@ type work struct {
 	mu   sync.Mutex
 	it   jetstream.MessagesContext
 	held map[uint64]jetstream.Msg
-	// keeping: keep is due within keepAlive.
+	// keeping: keep is due within word.
 	keeping bool
 }
 
@@ -305,10 +309,10 @@ func (w *work) keepOn() {
 		return
 	}
 	w.keeping = true
-	time.AfterFunc(keepAlive, w.keep)
+	time.AfterFunc(w.word, w.keep)
 }
 
-// keep tells the server that the commands held are being worked on, and again after keepAlive.
+// keep tells the server that what is held is being worked on, and again after word.
 func (w *work) keep() {
 	w.mu.Lock()
 	w.keeping = false

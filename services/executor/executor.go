@@ -87,6 +87,7 @@ func Run(ctx context.Context, options Options) error {
 	group.Go(func() error {
 		return kubeevent.Run(ctx, kubeevent.Options{
 			Config: options.Config, Journal: options.Journal, Logger: options.Logger, Registry: options.Registry, Writer: options.Writer,
+			Pressed: e.client.limiter.pressed,
 		})
 	})
 	group.Go(func() error {

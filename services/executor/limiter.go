@@ -131,6 +131,13 @@ func (l *limiter) admit() {
 	}
 }
 
+// pressed says that changes wait for a place.
+func (l *limiter) pressed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting[change].Len() > 0
+}
+
 // room says whether one more request may be in flight.
 func (l *limiter) room(p purpose) bool {
 	return l.all() < int(l.limit) && (p == change || l.inFlight[p] < max(1, int(l.limit/reportShare)))

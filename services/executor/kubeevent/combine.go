@@ -11,16 +11,17 @@ import (
 
 // pace is how many Events are written and when.
 type pace struct {
-	// singles Events about one workload for one reason are written one by one in a window of time, as long as the rate of writes has room;
-	// what follows is combined, and so is what many workloads have to tell at once.
+	// singles Events about one workload for one reason are written one by one in a window of time, as long as the rate of writes has room and
+	// no other write waits; what follows is combined, and so is what many workloads have to tell at once.
 	singles int
 	window  time.Duration
-	// combineFor is how long notices wait to be combined; there are at most combineMax in one Event, and twice as many held.
-	combineFor time.Duration
-	combineMax int
+	// combineFor is how long notices wait to be combined, and yieldFor how long while other writes wait; there are at most combineMax in one
+	// Event, and twice as many held.
+	combineFor, yieldFor time.Duration
+	combineMax           int
 }
 
-var standard = pace{singles: 10, window: time.Minute, combineFor: 2 * time.Second, combineMax: 400}
+var standard = pace{singles: 10, window: time.Minute, combineFor: 2 * time.Second, yieldFor: 10 * time.Second, combineMax: 400}
 
 // key is what Events are combined by.
 type key struct{ uid, reason string }
@@ -67,7 +68,7 @@ func (w *writer) take(ctx context.Context, task *journal.Task) {
 	if len(g.held) == 0 && time.Since(g.began) >= w.window {
 		g.began, g.singles = time.Now(), 0
 	}
-	if len(g.held) == 0 && g.singles < w.singles && w.rate.TryAccept() {
+	if len(g.held) == 0 && g.singles < w.singles && !w.options.Pressed() && w.rate.TryAccept() {
 		g.singles++
 		w.write(ctx, n)
 		return
@@ -79,19 +80,39 @@ func (w *writer) take(ctx context.Context, task *journal.Task) {
 	w.held++
 }
 
-// flush writes what has waited long enough, or what is too much to hold.
+// flush writes what has waited long enough, and of what is too much to hold the most.
 func (w *writer) flush(ctx context.Context) {
 	for _, g := range w.groups {
-		if len(g.held) > 0 && (time.Since(g.since) >= w.combineFor || len(g.held) >= w.combineMax || w.held >= 2*w.combineMax) {
-			if w.rate.Wait(ctx) != nil {
-				return
-			}
-			held := g.held
-			g.held = nil
-			w.held -= len(held)
-			w.write(ctx, held...)
+		if len(g.held) > 0 && w.due(g) {
+			w.combine(ctx, g)
 		}
 	}
+	for w.held >= 2*w.combineMax && ctx.Err() == nil {
+		var fullest *group
+		for _, g := range w.groups {
+			if fullest == nil || len(g.held) > len(fullest.held) {
+				fullest = g
+			}
+		}
+		w.combine(ctx, fullest)
+	}
+}
+
+// due says whether what a group holds has waited long enough, or is all that one Event takes.
+func (w *writer) due(g *group) bool {
+	waited := time.Since(g.since)
+	return len(g.held) >= w.combineMax || waited >= w.yieldFor || waited >= w.combineFor && !w.options.Pressed()
+}
+
+// combine writes what a group holds as one Event.
+func (w *writer) combine(ctx context.Context, g *group) {
+	if w.rate.Wait(ctx) != nil {
+		return
+	}
+	held := g.held
+	g.held = nil
+	w.held -= len(held)
+	w.write(ctx, held...)
 }
 
 // forget drops groups of which nothing was heard for two windows.

@@ -33,7 +33,7 @@ const (
 	retryFirst, retryLongest = 100 * time.Millisecond, 10 * time.Second
 )
 
-// Options of Run. All but Registry are required.
+// Options of Run. All but Registry and Pressed are required.
 type Options struct {
 	Config  *rest.Config
 	Journal journal.Journal
@@ -42,6 +42,8 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Writer names this instance in the Events.
 	Writer string
+	// Pressed says that other writes wait for the API server: Events wait for a while then, and are combined. Nil: none ever do.
+	Pressed func() bool
 }
 
 // Run writes Events until ctx ends, and then returns nil. Rollout events that were not written are handed out again. Other
@@ -69,6 +71,9 @@ func Run(ctx context.Context, options Options) error {
 }
 
 func newWriter(options Options) (*writer, error) {
+	if options.Pressed == nil {
+		options.Pressed = func() bool { return false }
+	}
 	config := rest.CopyConfig(options.Config)
 	config.UserAgent = "shiplog-events"
 	config.ContentType = "application/vnd.kubernetes.protobuf"

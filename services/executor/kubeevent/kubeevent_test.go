@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,7 +90,15 @@ func TestTable(t *testing.T) {
 // start runs a writer until the returned function or the test ends it.
 func start(t *testing.T, log journal.Journal, config *rest.Config, pace pace) (stop func()) {
 	t.Helper()
-	w, err := newWriter(Options{Config: config, Journal: log, Logger: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel), Writer: "executor/test"})
+	return startBeside(t, log, config, pace, nil)
+}
+
+// startBeside does so beside other writes.
+func startBeside(t *testing.T, log journal.Journal, config *rest.Config, pace pace, pressed func() bool) (stop func()) {
+	t.Helper()
+	w, err := newWriter(Options{
+		Config: config, Journal: log, Logger: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel), Writer: "executor/test", Pressed: pressed,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +117,7 @@ func start(t *testing.T, log journal.Journal, config *rest.Config, pace pace) (s
 }
 
 // quick is the standard pace for those who wait.
-var quick = pace{singles: 10, window: time.Minute, combineFor: 200 * time.Millisecond, combineMax: 400}
+var quick = pace{singles: 10, window: time.Minute, combineFor: 200 * time.Millisecond, yieldFor: time.Minute, combineMax: 400}
 
 func appendTo(t *testing.T, log journal.Journal, entries ...*shiplogv1.Entry) {
 	t.Helper()
@@ -219,6 +228,35 @@ func TestManyWorkloads(t *testing.T) {
 	appendTo(t, log, entries...)
 	if events := await(t, config, namespace, workloads*pods); len(events) > 2*workloads+writesAtOnce {
 		t.Errorf("%d Events are written for %d notices about %d workloads", len(events), workloads*pods, workloads)
+	}
+}
+
+// TestYields: while other writes wait for the API server no Event is written, and what came meanwhile is combined.
+func TestYields(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	var others atomic.Bool
+	var asked atomic.Int32
+	others.Store(true)
+	startBeside(t, log, config, quick, func() bool { asked.Add(1); return others.Load() })
+	const notices = 5
+	var entries []*shiplogv1.Entry
+	for i := range notices {
+		entries = append(entries, told(namespace, uint64(i+1), rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: fmt.Sprintf("web-%d", i)}))
+	}
+	appendTo(t, log, entries...)
+	testbed.Eventually(t, 30*time.Second, func() error { // it asks again when they have waited for long enough
+		if n := asked.Load(); n < 2*notices {
+			return fmt.Errorf("asked %d times whether others write", n)
+		}
+		return nil
+	})
+	if events := await(t, config, namespace, 0); len(events) > 0 {
+		t.Errorf("%d Events are written while others wait", len(events))
+	}
+	others.Store(false)
+	if events := await(t, config, namespace, notices); len(events) == notices {
+		t.Errorf("each of the %d notices has an Event", notices)
 	}
 }
 
