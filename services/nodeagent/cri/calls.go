@@ -70,10 +70,10 @@ func (c *Client) Pull(ctx context.Context, image string, labels, annotations map
 }
 
 // Stop stops a container; one that is not there or not running is stopped. A container that outlives its grace has been killed
-// by then, and only a busy machine has it end later than that: it is asked for once more, without grace.
+// by then, and only a busy machine has it end much later than that: it is asked for again without grace, as long as ctx lasts.
 func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error {
 	err := c.stop(ctx, id, int64((grace+time.Second-1)/time.Second))
-	if errors.Is(err, errStopLate) {
+	for errors.Is(err, errStopLate) {
 		err = c.stop(ctx, id, 0)
 	}
 	return err
