@@ -75,7 +75,7 @@ func (c *cell) measure(ctx context.Context) error {
 		return err
 	}
 	defer c.system.end()
-	for _, step := range []func(context.Context) error{c.prepare, c.rollouts, c.scaleDown, c.readAll} {
+	for _, step := range []func(context.Context) error{c.prepare, c.rollouts, c.scaleDown, c.sumUp} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("%w\n%s", err, c.system.lastWords())
 		}

@@ -84,14 +84,19 @@ func (c *cluster) changeSet(ctx context.Context, name string, operations ...stri
 		Body([]byte("[" + strings.Join(operations, ",") + "]")).Do(ctx).Error()
 }
 
-// sets are the UIDs of the CloneSets, by their names.
-func (c *cluster) sets(ctx context.Context) (map[string]string, error) {
+// listSets decodes the list of CloneSets into a value.
+func (c *cluster) listSets(ctx context.Context, into any) error {
 	data, err := c.client.RESTClient().Get().AbsPath(cloneSetsPath).SetHeader("Accept", "application/json").DoRaw(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	return json.Unmarshal(data, into)
+}
+
+// sets are the UIDs of the CloneSets, by their names.
+func (c *cluster) sets(ctx context.Context) (map[string]string, error) {
 	var list metav1.PartialObjectMetadataList
-	if err := json.Unmarshal(data, &list); err != nil {
+	if err := c.listSets(ctx, &list); err != nil {
 		return nil, err
 	}
 	uids := map[string]string{}

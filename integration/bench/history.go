@@ -35,8 +35,8 @@ func (c *cell) learn(ctx context.Context, upTo uint64) error {
 	})
 }
 
-// readAll says of each job what the log took for it and how long each stage was, and how fast the log folds.
-func (c *cell) readAll(ctx context.Context) error {
+// sumUp says of each job what the log took for it and how long each stage was, and how fast the log folds.
+func (c *cell) sumUp(ctx context.Context) error {
 	s := c.study
 	for i := range c.result.Jobs {
 		job := &c.result.Jobs[i]

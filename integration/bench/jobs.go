@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -213,11 +212,6 @@ func (c *cell) rest(ctx context.Context) error {
 
 // unsettled names a CloneSet whose status is not what its spec wants.
 func (c *cluster) unsettled(ctx context.Context) (string, error) {
-	data, err := c.client.RESTClient().Get().AbsPath(cloneSetsPath).
-		SetHeader("Accept", "application/json").DoRaw(ctx)
-	if err != nil {
-		return "", err
-	}
 	var list struct {
 		Items []struct {
 			Metadata struct {
@@ -231,7 +225,7 @@ func (c *cluster) unsettled(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	if err := json.Unmarshal(data, &list); err != nil {
+	if err := c.listSets(ctx, &list); err != nil {
 		return "", err
 	}
 	for _, set := range list.Items {

@@ -46,9 +46,9 @@ func benchCommand() *cobra.Command {
 		Long: `Measure Shiplog against a bare client on hollow nodes.
 
 Each cell is a number of Pods in a number of CloneSets: the Pods are created, updated in place, updated by recreation and scaled
-down, on one cluster by Shiplog and on another by a bare client, in turns. The bare client makes the writes which the log recorded. The first cell
-also measures an idle cluster, and runs with Shiplog in one process too. What a cell came to is left in a JSON file, so that cells
-can be measured one by one; "bench table" makes the document from all of them.`,
+down, in turns on one cluster by Shiplog and on another by a bare client, which makes the writes that the log recorded. The
+first cell also measures an idle cluster, and runs with Shiplog in one process too. What a cell came to is left in a JSON file, so
+that cells can be measured one by one; "bench table" makes the document from all of them.`,
 		Example: `  make bench
   make bench BENCH='--sizes 1000 --shapes 1 --growth 0'
   go run ./integration/bench --sizes 200 --shapes 1,10 --growth 0 --results /tmp/bench --into ''
