@@ -302,6 +302,13 @@ func (a *act) make(ctx context.Context, f planned) error {
 	return nil
 }
 
+const (
+	// slowly is how long settling may take before a round says what it waited for longest.
+	slowly = 15 * time.Second
+	// forgiven is after how long without trouble client-go's watches wait as briefly as at first.
+	forgiven = 2 * time.Minute
+)
+
 // settle waits until every rollout has ended and every command has its outcome, within the bound.
 func (a *act) settle(ctx context.Context) {
 	c := a.campaign
@@ -311,6 +318,15 @@ func (a *act) settle(ctx context.Context) {
 		a.round.Wrong = append(a.round.Wrong, err.Error())
 		return
 	}
+	// With each outage of a series, scheduler and nodes wait longer before they watch again, up to a minute: no bound of Shiplog's could hold.
+	if a.outagesSince(time.Now().Add(-forgiven)) > 1 {
+		if err := c.watchAnew(); err != nil {
+			a.note("cannot start scheduler and nodes anew: %v", err)
+		}
+	}
+	began := time.Now()
+	missing, since := "", began
+	slowest, longest := "", time.Duration(0)
 	for {
 		why := ""
 		if a.system.servers != nil {
@@ -330,7 +346,16 @@ func (a *act) settle(ctx context.Context) {
 				why = err.Error()
 			}
 		}
+		if why != missing {
+			if took := time.Since(since); took > longest {
+				slowest, longest = missing, took
+			}
+			missing, since = why, time.Now()
+		}
 		if why == "" {
+			if time.Since(began) > slowly {
+				a.note("slow to settle, for %.1fs of that: %s", longest.Seconds(), slowest)
+			}
 			return
 		}
 		select {
@@ -349,6 +374,18 @@ func (a *act) outage() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ledger.outages = append(a.ledger.outages, time.Now())
+}
+
+// outagesSince counts the outages since a moment.
+func (a *act) outagesSince(moment time.Time) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.ledger.outages {
+		if at.After(moment) {
+			n++
+		}
+	}
+	return n
 }
 
 // restored notes that etcd goes back.

@@ -328,6 +328,9 @@ func (p *people) unsettledSet(ctx context.Context, s *cloneSet) string {
 	updated := 0
 	for i := range pods.Items {
 		pod := &pods.Items[i]
+		if pod.Spec.NodeName == "" {
+			return fmt.Sprintf("Pod %s waits for kube-scheduler", pod.Name)
+		}
 		if !serves(pod) {
 			return fmt.Sprintf("Pod %s does not serve", pod.Name)
 		}

@@ -92,12 +92,18 @@ func restoreEtcd(_ context.Context, a *act) (func(context.Context) error, string
 		err = errors.Join(syscall.Kill(pid, syscall.SIGKILL), gone(pid), os.Rename(filepath.Join(plane, "etcd"), filepath.Join(plane, fmt.Sprint("etcd.", pid))),
 			os.Rename(saved, filepath.Join(plane, "etcd")))
 		// Who watches is started anew, as whoever restores etcd is told to do. Shiplog is not.
-		for _, component := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", realNode + "-kubelet"} {
-			err = errors.Join(err, c.stopFor(component, syscall.SIGKILL))
-		}
-		c.hollow.kill()
-		return errors.Join(err, c.hollow.start())
+		return errors.Join(err, c.stopFor("kube-apiserver", syscall.SIGKILL), c.watchAnew())
 	}, "", nil
+}
+
+// watchAnew starts everything anew that watches the API server, Shiplog aside.
+func (c *campaign) watchAnew() error {
+	var failures []error
+	for _, component := range []string{"kube-controller-manager", "kube-scheduler", realNode + "-kubelet"} {
+		failures = append(failures, c.stopFor(component, syscall.SIGKILL))
+	}
+	c.hollow.kill()
+	return errors.Join(append(failures, c.hollow.start())...)
 }
 
 // stopFor sends a signal to a component of the cluster.
