@@ -318,15 +318,14 @@ func (a *act) settle(ctx context.Context) {
 		a.round.Wrong = append(a.round.Wrong, err.Error())
 		return
 	}
-	// With each outage of a series, scheduler and nodes wait longer before they watch again, up to a minute: no bound of Shiplog's could hold.
+	// With each outage of a series scheduler and nodes wait longer before they watch again. No bound of ours could hold.
 	if a.outagesSince(time.Now().Add(-forgiven)) > 1 {
 		if err := c.watchAnew(); err != nil {
 			a.note("cannot start scheduler and nodes anew: %v", err)
 		}
 	}
 	began := time.Now()
-	missing, since := "", began
-	slowest, longest := "", time.Duration(0)
+	var waits wait
 	for {
 		why := ""
 		if a.system.servers != nil {
@@ -346,15 +345,10 @@ func (a *act) settle(ctx context.Context) {
 				why = err.Error()
 			}
 		}
-		if why != missing {
-			if took := time.Since(since); took > longest {
-				slowest, longest = missing, took
-			}
-			missing, since = why, time.Now()
-		}
+		waits.missing(why)
 		if why == "" {
 			if time.Since(began) > slowly {
-				a.note("slow to settle, for %.1fs of that: %s", longest.Seconds(), slowest)
+				a.note("slow to settle, for %.1fs of that: %s", waits.longest.Seconds(), waits.slowest)
 			}
 			return
 		}
@@ -367,6 +361,26 @@ func (a *act) settle(ctx context.Context) {
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// wait knows what was missing for the longest time.
+type wait struct {
+	slowest string
+	longest time.Duration
+
+	now   string
+	since time.Time
+}
+
+// missing takes note of what is missing now; empty: nothing.
+func (w *wait) missing(what string) {
+	if what == w.now {
+		return
+	}
+	if took := time.Since(w.since); w.now != "" && took > w.longest {
+		w.slowest, w.longest = w.now, took
+	}
+	w.now, w.since = what, time.Now()
 }
 
 // outage notes that the API server may do what its audit log does not show.

@@ -97,13 +97,12 @@ func restoreEtcd(_ context.Context, a *act) (func(context.Context) error, string
 }
 
 // watchAnew starts everything anew that watches the API server, Shiplog aside.
-func (c *campaign) watchAnew() error {
-	var failures []error
+func (c *campaign) watchAnew() (err error) {
 	for _, component := range []string{"kube-controller-manager", "kube-scheduler", realNode + "-kubelet"} {
-		failures = append(failures, c.stopFor(component, syscall.SIGKILL))
+		err = errors.Join(err, c.stopFor(component, syscall.SIGKILL))
 	}
 	c.hollow.kill()
-	return errors.Join(append(failures, c.hollow.start())...)
+	return errors.Join(err, c.hollow.start())
 }
 
 // stopFor sends a signal to a component of the cluster.

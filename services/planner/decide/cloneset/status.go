@@ -224,8 +224,8 @@ func (r *round) setOutlook(conditions *[]v1beta1.CloneSetCondition, status v1bet
 	r.setCondition(conditions, conditionStalled, stalled, reason)
 }
 
-// sameStatus compares two statuses as the API server would store them. While Pods are in motion it is asked about each of them, and a count
-// differs nearly always: writing JSON to see that took a tenth of the planner in a rollout of a hundred CloneSets.
+// sameStatus compares two statuses as the API server would store them. While Pods are in motion a count differs nearly always: writing JSON to
+// see that took a tenth of the planner in a rollout of a hundred CloneSets.
 func sameStatus(a, b v1beta1.CloneSetStatus) bool {
 	if a.Replicas != b.Replicas || a.ReadyReplicas != b.ReadyReplicas || a.AvailableReplicas != b.AvailableReplicas ||
 		a.UpdatedReplicas != b.UpdatedReplicas || a.UpdatedReadyReplicas != b.UpdatedReadyReplicas || a.UpdatedAvailableReplicas != b.UpdatedAvailableReplicas {
