@@ -28,6 +28,8 @@ type Cluster interface {
 	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 	// Judge returns what the API server makes of a Pod template. An error: it cannot be known now.
 	Judge(ctx context.Context, namespace string, template tree) (Judgement, error)
+	// Remember has another template judged like one that the API server has accepted. The two differ by nothing but defaults.
+	Remember(namespace string, template tree, judgement Judgement)
 }
 
 // Judgement is what the API server makes of a Pod template.

@@ -149,6 +149,9 @@ func (r rules) mutateCloneSet(ctx context.Context, q request) (verdict, error) {
 		if judgement.Defaulted != nil { // what is wrong with it, validation says
 			if filled := fill(set.template, withoutClaims(judgement.Defaulted, set.template, set.claims), before, old == nil); !world.SameMeaning(filled, set.template) {
 				answer.patch = append(answer.patch, operation{"replace", "/spec/template", filled})
+				if filled, is := filled.(tree); is { // what is filled in is the API server's own, or was there before
+					r.cluster.Remember(q.namespace, withClaims(filled, set.claims), judgement)
+				}
 			}
 		}
 	}

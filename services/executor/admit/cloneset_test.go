@@ -42,6 +42,8 @@ func (c *cluster) Judge(context.Context, string, tree) (Judgement, error) {
 	return c.judgement, c.err
 }
 
+func (c *cluster) Remember(string, tree, Judgement) {}
+
 // versions write the same update strategy in both versions.
 var versions = map[string]func(policy string) string{
 	"v1alpha1": func(policy string) string { return `updateStrategy: {type: ` + policy + `}` },

@@ -21,7 +21,7 @@ import (
 
 const (
 	// acceptedTemplates is how many templates that the API server accepted are remembered, none of more than acceptedBytes, for acceptedFor:
-	// defaulting and validation ask about the same one right after each other.
+	// defaulting asks about one, and validation right after it about the same or about what it has become by defaulting.
 	acceptedTemplates = 128
 	acceptedBytes     = 32 << 10
 	acceptedFor       = 5 * time.Second
@@ -90,12 +90,11 @@ func (a *apiServer) WholePod(ctx context.Context, namespace, name string) (*core
 // Judge asks what would become of a PodTemplate: the API server checks and defaults it as it does the template of any
 // workload of its own. One that it has accepted a moment ago it is not asked about again.
 func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) (Judgement, error) {
-	body, err := json.Marshal(tree{"apiVersion": "v1", "kind": "PodTemplate", "metadata": tree{"generateName": "cloneset-"}, "template": template})
+	body, err := question(template)
 	if err != nil {
 		return Judgement{}, err
 	}
-	key := sha256.Sum256(append([]byte(namespace+"/"), body...))
-	if judgement, known := a.accepted.Get(key); known {
+	if judgement, known := a.accepted.Get(keyOf(namespace, body)); known {
 		return judgement.(Judgement), nil
 	}
 	result := a.core.Post().Namespace(namespace).Resource("podtemplates").Param("dryRun", metav1.DryRunAll).
@@ -116,9 +115,7 @@ func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) 
 			return Judgement{}, fmt.Errorf("decode the API server's answer: %w", err)
 		}
 		judgement.Defaulted = answer.Template
-		if len(body) <= acceptedBytes {
-			a.accepted.Add(key, judgement, acceptedFor)
-		}
+		a.remember(namespace, body, judgement)
 		return judgement, nil
 	}
 	status := (*apierrors.StatusError)(nil)
@@ -134,4 +131,25 @@ func (a *apiServer) Judge(ctx context.Context, namespace string, template tree) 
 		return Judgement{}, err
 	}
 	return judgement, nil
+}
+
+func (a *apiServer) Remember(namespace string, template tree, judgement Judgement) {
+	if body, err := question(template); err == nil { // what cannot be asked is not asked
+		a.remember(namespace, body, judgement)
+	}
+}
+
+func (a *apiServer) remember(namespace string, body []byte, judgement Judgement) {
+	if len(body) <= acceptedBytes {
+		a.accepted.Add(keyOf(namespace, body), judgement, acceptedFor)
+	}
+}
+
+// question is the PodTemplate by which the API server is asked about a template.
+func question(template tree) ([]byte, error) {
+	return json.Marshal(tree{"apiVersion": "v1", "kind": "PodTemplate", "metadata": tree{"generateName": "cloneset-"}, "template": template})
+}
+
+func keyOf(namespace string, body []byte) [sha256.Size]byte {
+	return sha256.Sum256(append([]byte(namespace+"/"), body...))
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // TestAcceptedTemplatesAreAskedAboutOnce: the API server is asked about one template once, in each namespace, but again about one that
-// it refused: what was missing may be there now.
+// it refused: what was missing may be there now. What such a template became by defaulting it is not asked about.
 func TestAcceptedTemplatesAreAskedAboutOnce(t *testing.T) {
 	asked := map[string]int{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,7 +63,11 @@ func TestAcceptedTemplatesAreAskedAboutOnce(t *testing.T) {
 		}
 	}
 	judge("b", "good")
-	for what, want := range map[string]int{"a good": 1, "a bad": 2, "b good": 1} {
+	api.Remember("a", tree{"image": "filled"}, judge("a", "good"))
+	if j := judge("a", "filled"); j.Defaulted["defaulted"] != true || len(j.Warnings) != 1 {
+		t.Errorf("judged %+v", j)
+	}
+	for what, want := range map[string]int{"a good": 1, "a bad": 2, "b good": 1, "a filled": 0} {
 		if asked[what] != want {
 			t.Errorf("asked %d times about %s, want %d", asked[what], what, want)
 		}

@@ -3,9 +3,11 @@ package webhook_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -239,6 +241,59 @@ func TestDefaultsOfTheAPIServer(t *testing.T) {
 		t.Errorf("generation went from %d to %d, %v", set.GetGeneration(), again.GetGeneration(), err)
 	}
 }
+
+// TestTemplateIsAskedAboutOnce: validation needs no answer of its own about a template that defaulting has asked about, whatever defaulting made of it.
+func TestTemplateIsAskedAboutOnce(t *testing.T) {
+	config := apitest.Config(t)
+	var asked atomic.Int32
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/podtemplates") {
+				asked.Add(1)
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	b := bench{t, config, "", hooktest.Start(t, config, "")}
+	b.namespace = apitest.Namespace(t, config)
+	var set *unstructured.Unstructured
+	update := func(patch string) func() error {
+		return func() error { return b.patch("v1beta1", set.GetName(), patch) }
+	}
+	const container = `{"image":"%s","imagePullPolicy":"IfNotPresent","name":"main","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}`
+	for _, c := range []struct {
+		what  string
+		do    func() error
+		image string
+		asks  int32
+	}{
+		{"creation", func() error {
+			set = b.create("v1beta1", `spec: {replicas: 1, volumeClaimTemplates: [{metadata: {name: data}}],
+				template: {metadata: {labels: {app: sample}}, spec: {containers: [{name: main, image: "nginx:1", resources: {}}]}}}`)
+			return nil
+		}, "nginx:1", 1},
+		// A container that is replaced whole gets its defaults again, and keeps its policy.
+		{"another image", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}`), "nginx:2", 1},
+		{"another policy by default", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:latest"}]}}}}`), "nginx:latest", 1},
+		{"no other template", update(`{"spec": {"replicas": 2}}`), "nginx:latest", 0},
+	} {
+		before := asked.Load()
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if n := asked.Load() - before; n != c.asks {
+			t.Errorf("%s: asked %d times, want %d", c.what, n, c.asks)
+		}
+		containers, _, _ := unstructured.NestedSlice(b.get("v1beta1", set.GetName()).Object, "spec", "template", "spec", "containers")
+		if got, want := asJSON(containers), "["+fmt.Sprintf(container, c.image)+"]"; got != want {
+			t.Errorf("%s: containers are\n%s\nwant\n%s", c.what, got, want)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
 // cloneset 2.1: a script that names no version writes v1beta1, with the fields where v1alpha1 has them.
 func TestOldPlacesAreTaken(t *testing.T) {
