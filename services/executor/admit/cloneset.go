@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 
+	quick "github.com/go-json-experiment/json/v1"
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,13 +44,17 @@ type cloneSet struct {
 // readCloneSet reads a CloneSet of either version.
 func readCloneSet(raw json.RawMessage, version string) (*cloneSet, error) {
 	var given struct {
-		Spec struct{ UpdateStrategy any }
+		Spec struct{ UpdateStrategy json.RawMessage }
 	}
-	if err := json.Unmarshal(raw, &given); err != nil {
+	if err := quick.Unmarshal(raw, &given); err != nil {
 		return nil, fmt.Errorf("decode the CloneSet: %w", err)
 	}
 	set := &cloneSet{rolling: field.NewPath("spec", "updateStrategy")}
-	set.update, _ = given.Spec.UpdateStrategy.(tree)
+	var update any
+	if err := decodeTree(given.Spec.UpdateStrategy, &update); err != nil {
+		return nil, fmt.Errorf("decode spec.updateStrategy: %w", err)
+	}
+	set.update, _ = update.(tree)
 	switch version {
 	case v1alpha1.GroupVersion.Version:
 	case v1beta1.GroupVersion.Version:
@@ -63,27 +68,23 @@ func readCloneSet(raw json.RawMessage, version string) (*cloneSet, error) {
 	}
 	var wire struct {
 		Metadata metav1.ObjectMeta
-		Spec     map[string]json.RawMessage
+		Spec     struct {
+			v1beta1.CloneSetSpec
+			// In place of what has these names in CloneSetSpec: no schema has checked it.
+			Template             json.RawMessage `json:"template"`
+			VolumeClaimTemplates json.RawMessage `json:"volumeClaimTemplates"`
+		}
 	}
-	if err := json.Unmarshal(stored, &wire); err != nil {
+	if err := quick.Unmarshal(stored, &wire); err != nil {
 		return nil, fmt.Errorf("decode the CloneSet: %w", err)
 	}
-	set.meta = wire.Metadata
+	set.meta, set.spec = wire.Metadata, wire.Spec.CloneSetSpec
 	var template any
-	if err := decodeTree(wire.Spec["template"], &template); err != nil {
+	if err := decodeTree(wire.Spec.Template, &template); err != nil {
 		return nil, fmt.Errorf("decode spec.template: %w", err)
 	}
 	set.template, _ = template.(tree)
-	set.claimErr = decodeTree(wire.Spec["volumeClaimTemplates"], &set.claims)
-	delete(wire.Spec, "template")
-	delete(wire.Spec, "volumeClaimTemplates")
-	rest, err := json.Marshal(wire.Spec)
-	if err == nil {
-		err = json.Unmarshal(rest, &set.spec)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("decode spec: %w", err)
-	}
+	set.claimErr = decodeTree(wire.Spec.VolumeClaimTemplates, &set.claims)
 	return set, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	quick "github.com/go-json-experiment/json/v1"
+
 	"shiplog.dev/api/kruise/apps/v1alpha1"
 	"shiplog.dev/api/kruise/apps/v1beta1"
 )
@@ -18,15 +20,24 @@ func fromOldPlaces(q request) (object json.RawMessage, patch []operation, warnin
 	if q.version != v1beta1.GroupVersion.Version {
 		return q.object, nil, nil
 	}
-	var whole tree
-	if decodeTree(q.object, &whole) != nil {
+	var whole, spec map[string]json.RawMessage
+	if quick.Unmarshal(q.object, &whole) != nil || quick.Unmarshal(whole["spec"], &spec) != nil {
 		return q.object, nil, nil
 	}
-	spec := mapAt(whole, "spec")
+	strategy := func(name string) tree {
+		var value any
+		_ = decodeTree(spec[name], &value) // it was read a moment ago
+		is, _ := value.(tree)
+		return is
+	}
+	replace := func(name string, value tree) {
+		patch = append(patch, operation{"replace", "/spec/" + name, value})
+		spec[name], _ = json.Marshal(value) // so was this
+	}
 	move := func(strategy, name, to string) {
 		warnings = append(warnings, fmt.Sprintf("spec.%s.%s is spec.%s in v1beta1, and was moved there", strategy, name, to))
 	}
-	if update, is := spec["updateStrategy"].(tree); is {
+	if update := strategy("updateStrategy"); update != nil {
 		rolling := maps.Clone(mapAt(update, "rollingUpdate"))
 		if rolling == nil {
 			rolling = tree{}
@@ -45,27 +56,21 @@ func fromOldPlaces(q request) (object json.RawMessage, patch []operation, warnin
 			move("updateStrategy", name, "updateStrategy.rollingUpdate."+name)
 		}
 		if len(warnings) > 0 {
-			spec["updateStrategy"] = tree{"type": kind, "rollingUpdate": rolling}
-			patch = append(patch, operation{"replace", "/spec/updateStrategy", spec["updateStrategy"]})
+			replace("updateStrategy", tree{"type": kind, "rollingUpdate": rolling})
 		}
 	}
-	if scale, is := spec["scaleStrategy"].(tree); is {
-		if disabled, has := scale["disablePVCReuse"].(bool); has {
-			scale = maps.Clone(scale)
-			delete(scale, "disablePVCReuse")
-			scale["enablePVCReuse"] = !disabled
-			spec["scaleStrategy"] = scale
-			patch = append(patch, operation{"replace", "/spec/scaleStrategy", scale})
-			move("scaleStrategy", "disablePVCReuse", "scaleStrategy.enablePVCReuse")
-		}
+	scale := strategy("scaleStrategy")
+	if disabled, has := scale["disablePVCReuse"].(bool); has {
+		delete(scale, "disablePVCReuse")
+		scale["enablePVCReuse"] = !disabled
+		replace("scaleStrategy", scale)
+		move("scaleStrategy", "disablePVCReuse", "scaleStrategy.enablePVCReuse")
 	}
 	if len(patch) == 0 {
 		return q.object, nil, nil
 	}
-	object, err := json.Marshal(whole)
-	if err != nil {
-		return q.object, nil, nil // it was decoded from JSON
-	}
+	whole["spec"], _ = quick.Marshal(spec)
+	object, _ = quick.Marshal(whole)
 	return object, patch, warnings
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 
+	quick "github.com/go-json-experiment/json/v1"
 	admissionv1 "k8s.io/api/admission/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +23,7 @@ const maxWarning = 256
 func (s *server) review(judge func(context.Context, request) (verdict, error)) func(context.Context, []byte) (any, string, error) {
 	return func(ctx context.Context, body []byte) (any, string, error) {
 		var review admissionv1.AdmissionReview
-		if err := json.Unmarshal(body, &review); err != nil {
+		if err := quick.Unmarshal(body, &review); err != nil {
 			return nil, "", malformed{fmt.Errorf("decode the admission review: %w", err)}
 		}
 		asked := review.Request
@@ -62,7 +63,7 @@ func (s *server) review(judge func(context.Context, request) (verdict, error)) f
 // convert answers a ConversionReview.
 func (s *server) convert(_ context.Context, body []byte) (any, string, error) {
 	var review apiextensionsv1.ConversionReview
-	if err := json.Unmarshal(body, &review); err != nil {
+	if err := quick.Unmarshal(body, &review); err != nil {
 		return nil, "", malformed{fmt.Errorf("decode the conversion review: %w", err)}
 	}
 	asked := review.Request

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	quick "github.com/go-json-experiment/json/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	shiplogv1 "shiplog.dev/api/proto/shiplog/v1"
@@ -29,7 +30,7 @@ func admittedOf(resource string, q request) *shiplogv1.Admitted {
 	read := func(object json.RawMessage) (meta metav1.ObjectMeta) {
 		var wire struct{ Metadata *metav1.ObjectMeta }
 		wire.Metadata = &meta
-		_ = json.Unmarshal(object, &wire) // the judge has read it, or there is none
+		_ = quick.Unmarshal(object, &wire) // the judge has read it, or there is none
 		return meta
 	}
 	object, old := read(q.object), read(q.old)

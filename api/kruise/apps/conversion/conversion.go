@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 
+	quick "github.com/go-json-experiment/json/v1"
+
 	"shiplog.dev/api/kruise/apps/v1alpha1"
 	"shiplog.dev/api/kruise/apps/v1beta1"
 )
@@ -17,12 +19,8 @@ import (
 // stays what it is. Errors: the object is no JSON object, of another kind or version than those of this package, or its
 // labels or annotations are not strings.
 func Convert(object []byte, version string) ([]byte, error) {
-	var whole map[string]json.RawMessage
-	if err := json.Unmarshal(object, &whole); err != nil {
-		return nil, fmt.Errorf("decode the object: %w", err)
-	}
 	var is struct{ APIVersion, Kind string }
-	if err := json.Unmarshal(object, &is); err != nil {
+	if err := quick.Unmarshal(object, &is); err != nil {
 		return nil, fmt.Errorf("decode the object's kind: %w", err)
 	}
 	difference, known := kinds[is.Kind]
@@ -32,7 +30,11 @@ func Convert(object []byte, version string) ([]byte, error) {
 	if is.APIVersion == version {
 		return object, nil
 	}
-	var err error
+	var whole map[string]json.RawMessage
+	err := quick.Unmarshal(object, &whole)
+	if err != nil {
+		return nil, fmt.Errorf("decode the object: %w", err)
+	}
 	switch alpha, beta := v1alpha1.GroupVersion.String(), v1beta1.GroupVersion.String(); {
 	case is.APIVersion == alpha && version == beta:
 		err = difference.rewrite(whole, difference.up, difference.down)
@@ -45,13 +47,13 @@ func Convert(object []byte, version string) ([]byte, error) {
 		return nil, fmt.Errorf("convert a %s: %w", is.Kind, err)
 	}
 	whole["apiVersion"], _ = json.Marshal(version)
-	return json.Marshal(whole)
+	return quick.Marshal(whole)
 }
 
 // Up returns an object of v1alpha1 in v1beta1, for who knows its kind although it may not say so. Errors are those of Convert.
 func Up(kind string, object []byte) ([]byte, error) {
 	var whole map[string]json.RawMessage
-	if err := json.Unmarshal(object, &whole); err != nil {
+	if err := quick.Unmarshal(object, &whole); err != nil {
 		return nil, fmt.Errorf("decode the object: %w", err)
 	}
 	difference := kinds[kind]
@@ -59,7 +61,7 @@ func Up(kind string, object []byte) ([]byte, error) {
 		return nil, fmt.Errorf("convert a %s: %w", kind, err)
 	}
 	whole["apiVersion"], _ = json.Marshal(v1beta1.GroupVersion.String())
-	return json.Marshal(whole)
+	return quick.Marshal(whole)
 }
 
 // kinds that differ between versions. Those whose versions are equal need no conversion.
@@ -82,7 +84,7 @@ func (d difference) rewrite(whole map[string]json.RawMessage, there, back func(p
 		into any
 	}{{whole, "metadata", &metadata}, {whole, d.section, &section}, {metadata, "labels", &labels}, {metadata, "annotations", &annotations}} {
 		if raw, has := part.of[part.name]; has && string(raw) != "null" {
-			if err := json.Unmarshal(raw, part.into); err != nil {
+			if err := quick.Unmarshal(raw, part.into); err != nil {
 				return fmt.Errorf("decode %s: %w", part.name, err)
 			}
 		}
@@ -125,27 +127,46 @@ func (d difference) rewrite(whole map[string]json.RawMessage, there, back func(p
 	if save != "" {
 		annotations[SavedKey] = save
 	}
-	put(metadata, "labels", labels, len(labels) == 0)
-	put(metadata, "annotations", annotations, len(annotations) == 0)
+	put(metadata, "labels", join(labels))
+	put(metadata, "annotations", join(annotations))
 	for _, name := range d.members {
-		put(section, name, to.members[name], to.members[name] == nil)
+		put(section, name, encodeTree(to.members[name]))
 	}
-	put(whole, "metadata", metadata, len(metadata) == 0)
-	put(whole, d.section, section, len(section) == 0)
+	put(whole, "metadata", join(metadata))
+	put(whole, d.section, join(section))
 	return nil
 }
 
-// put sets a member to a value that came out of JSON, or takes the member away.
-func put(into map[string]json.RawMessage, name string, value any, absent bool) {
-	if absent {
+// put sets a member, or takes it away where it is nil.
+func put(into map[string]json.RawMessage, name string, value json.RawMessage) {
+	if value == nil {
 		delete(into, name)
 		return
 	}
-	raw, err := json.Marshal(value)
-	if err != nil {
-		panic(fmt.Sprintf("conversion: encode %s: %v", name, err)) // it was decoded from JSON
+	into[name] = value
+}
+
+// join writes an object whose members are JSON or strings; nil when it has none.
+func join[V json.RawMessage | string](members map[string]V) json.RawMessage {
+	if len(members) == 0 {
+		return nil
 	}
-	into[name] = raw
+	return written(quick.Marshal(members))
+}
+
+// encodeTree writes what decodeTree has read; nil for nil.
+func encodeTree(value any) json.RawMessage {
+	if value == nil {
+		return nil
+	}
+	return written(json.Marshal(value))
+}
+
+func written(raw []byte, err error) json.RawMessage {
+	if err != nil {
+		panic("conversion: encode what was decoded from JSON: " + err.Error())
+	}
+	return raw
 }
 
 // decodeTree reads JSON and keeps its numbers as they are written; nil for what is absent or null.

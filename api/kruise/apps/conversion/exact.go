@@ -26,11 +26,7 @@ func (p parts) clone() parts {
 }
 
 func (p parts) json() []byte {
-	raw, err := json.Marshal(map[string]any{"keys": p.keys, "members": p.members})
-	if err != nil {
-		panic("conversion: encode what was decoded from JSON: " + err.Error())
-	}
-	return raw
+	return written(json.Marshal(map[string]any{"keys": p.keys, "members": p.members}))
 }
 
 func partsOf(raw []byte) (parts, error) {
