@@ -134,7 +134,7 @@ func (c *checks) creating(one *command) int {
 }
 
 // count counts the Pods of which something holds as far as could be known: it holds now; or it held in what the log knew
-// when the command was decided. Pods that commands before this one take down do not count, whether or not these have had
+// when the command was decided, or when a command before this one created the Pod. Pods that commands before this one take down do not count, whether or not these have had
 // their effect; those of later commands do, for these are judged when their turn comes.
 func (c *checks) count(one *command, ends func(*command) bool, holds func(*pod, time.Time) bool) int {
 	n := 0
@@ -148,6 +148,9 @@ func (c *checks) count(one *command, ends func(*command) bool, holds func(*pod, 
 				n++
 			}
 			continue
+		}
+		if known == nil {
+			known, version = c.createdBefore(one, history)
 		}
 		if known == nil || known.pod.owner != one.owner || !holds(known.pod, one.decided) || c.aboutTo(ends, known.uid, one) {
 			continue
@@ -163,6 +166,16 @@ func (c *checks) count(one *command, ends func(*command) bool, holds func(*pod, 
 		}
 	}
 	return n
+}
+
+// createdBefore returns the Pod as the last command before this one that created it did.
+func (c *checks) createdBefore(one *command, history []*object) (created *object, version uint64) {
+	for _, state := range history {
+		if by := c.commands[state.by.command]; by != nil && by.sequence < one.sequence && by.GetCreate() != nil {
+			created, version = state, state.version
+		}
+	}
+	return created, version
 }
 
 // aboutTo says whether a command before this one is about to do something to a Pod.

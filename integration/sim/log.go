@@ -32,16 +32,13 @@ type plannerLog struct {
 func (l plannerLog) Lead(context.Context, string) {}
 
 func (l plannerLog) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
-	part := commands
-	if !slices.ContainsFunc(commands, func(e *shiplogv1.Entry) bool { return e.GetCommand().GetWakeAt() != nil }) {
-		part = l.cut(commands)
-	}
-	return l.answer(len(part) < len(commands), func() (uint64, error) { return l.Journal.AppendCommands(ctx, fence, part...) })
+	n := l.cut(commands)
+	return l.answer(n < len(commands), func() (uint64, error) { return l.s.log.AppendFirst(ctx, n, fence, commands...) })
 }
 
 func (l plannerLog) AppendEvents(ctx context.Context, fence uint64, events ...*shiplogv1.Entry) error {
-	part := l.cut(events)
-	_, err := l.answer(len(part) < len(events), func() (uint64, error) { return 0, l.Journal.AppendEvents(ctx, fence, part...) })
+	n := l.cut(events)
+	_, err := l.answer(n < len(events), func() (uint64, error) { return 0, l.Journal.AppendEvents(ctx, fence, events[:n]...) })
 	return err
 }
 
@@ -49,14 +46,20 @@ func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, rais
 	return l.answer(false, func() (uint64, error) { return l.Journal.RaiseFence(ctx, writer, version, raised) })
 }
 
-// cut is what the log takes of entries that are stored one after another: all, or the first of them when an append is to be lost.
-func (l plannerLog) cut(entries []*shiplogv1.Entry) []*shiplogv1.Entry {
-	if l.s.faults.lostAppends == 0 || len(entries) == 1 || l.s.chance(0.5) {
-		return entries
+// cut is how many of the entries that are stored one after another the log takes: all, or the first of them when an append is to be lost.
+// None is less than a lost append only where notes of wishes stand in front.
+func (l plannerLog) cut(entries []*shiplogv1.Entry) int {
+	wishes := slices.ContainsFunc(entries, func(e *shiplogv1.Entry) bool { return e.GetCommand().GetWakeAt() != nil })
+	least := 1
+	if wishes {
+		least = 0
 	}
-	n := 1 + l.s.rand.IntN(len(entries)-1)
+	if l.s.faults.lostAppends == 0 || len(entries) == least || l.s.chance(0.5) {
+		return len(entries)
+	}
+	n := least + l.s.rand.IntN(len(entries)-least)
 	l.s.tell("fault", "of %d entries the log gets the first %d", len(entries), n)
-	return entries[:n]
+	return n
 }
 
 // answer makes a write and may lose it, or the answer to it. The answer to one that was cut is always lost.

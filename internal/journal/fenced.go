@@ -35,8 +35,8 @@ func fenceEntry(writer, version string, raised *shiplogv1.FenceRaised) *shiplogv
 	return &shiplogv1.Entry{Writer: writer, WriterVersion: version, Kind: &shiplogv1.Entry_FenceRaised{FenceRaised: raised}}
 }
 
-// AppendCommands publishes commands with a wish among them as one atomic batch. The notes that bring the ticks stand in it,
-// in front, so that a wish is never stored without its tick, nor a tick without its wish.
+// AppendCommands publishes the notes that bring ticks in front of the commands, so that a wish is never stored without its tick. A tick
+// whose wish was cut off is harmless: whoever waits by its identity looks, and wishes again.
 func (j *logStream) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
 	messages, ticks, err := composeCommands(j.options.Cluster, j.options.Shards, commands)
 	if err != nil {
@@ -50,7 +50,7 @@ func (j *logStream) AppendCommands(ctx context.Context, fence uint64, commands .
 	for _, m := range messages {
 		batch = append(batch, m.msg())
 	}
-	return j.appendFenced(ctx, doing, fence, batch, len(ticks) > 0)
+	return j.appendFenced(ctx, doing, fence, batch)
 }
 
 // AppendEvents publishes like AppendCommands. An atomic batch with an event that the log has already is refused as a whole; then
@@ -65,13 +65,13 @@ func (j *logStream) AppendEvents(ctx context.Context, fence uint64, events ...*s
 	for i, m := range messages {
 		batch[i] = m.msg()
 	}
-	_, err = j.appendFenced(ctx, doing, fence, batch, false)
+	_, err = j.appendFenced(ctx, doing, fence, batch)
 	var api *jetstream.APIError
 	if !errors.As(err, &api) || api.ErrorCode != codeDuplicateInBatch {
 		return err
 	}
 	for i, m := range messages {
-		if _, err := j.appendFenced(ctx, doing, fence, []*nats.Msg{m.msg()}, false); err != nil {
+		if _, err := j.appendFenced(ctx, doing, fence, []*nats.Msg{m.msg()}); err != nil {
 			return fmt.Errorf("the first %d are stored: %w", i, err)
 		}
 	}
@@ -84,14 +84,14 @@ func (j *logStream) AppendSeal(ctx context.Context, fence uint64, seal *shiplogv
 	if err != nil {
 		return 0, err
 	}
-	return j.appendFenced(ctx, fmt.Sprintf("append a seal under fence %d", fence), fence, []*nats.Msg{m.msg()}, false)
+	return j.appendFenced(ctx, fmt.Sprintf("append a seal under fence %d", fence), fence, []*nats.Msg{m.msg()})
 }
 
 // appendFenced stores the messages in order if fence is the newest one, and returns the sequence of the last. With an error
-// the first of them may be stored, unless whole is set: then it is all or none.
-func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64, batch []*nats.Msg, whole bool) (uint64, error) {
+// the first of them may be stored.
+func (j *logStream) appendFenced(ctx context.Context, doing string, fence uint64, batch []*nats.Msg) (uint64, error) {
 	publish, expecting := j.publishStream, batch
-	if whole || !j.streams() {
+	if !j.streams() {
 		publish, expecting = j.publishAtomic, batch[:1] // which stands for the others
 	}
 	for _, m := range batch {

@@ -89,9 +89,9 @@ type Journal interface {
 	RaiseFence(ctx context.Context, writer, version string, raised *shiplogv1.FenceRaised) (uint64, error)
 
 	// AppendCommands stores up to MaxCommands commands, in order, if fence is still the newest fence, and returns the sequence
-	// of the last one. Unless there is a wish among them, the first of them may be stored when it fails with ErrFenced, ErrFull
-	// or ErrUnavailable. A WakeAt also leaves the log a note to append the Ticked entry when it falls due; one that is
-	// overdue comes within half a second. Fence 0 stands for a log in which nobody ever raised one.
+	// of the last one. The first of them may be stored when it fails with ErrFenced, ErrFull or ErrUnavailable. A WakeAt also leaves
+	// the log a note to append the Ticked entry when it falls due, in place of the identity's earlier one; one that is overdue comes
+	// within half a second. The notes are stored first, so that there may be one without its command. Fence 0 stands for a log in which nobody ever raised one.
 	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes; nothing
 	// was appended).
 	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)

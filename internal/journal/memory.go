@@ -235,6 +235,11 @@ func (m *Memory) RaiseFence(ctx context.Context, writer, version string, raised 
 }
 
 func (m *Memory) AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
+	return m.AppendFirst(ctx, len(commands), fence, commands...)
+}
+
+// AppendFirst does what AppendCommands may do when it fails: it stores the first n commands, and the notes of all wishes, which stand in front.
+func (m *Memory) AppendFirst(ctx context.Context, n int, fence uint64, commands ...*shiplogv1.Entry) (uint64, error) {
 	messages, ticks, err := composeCommands("local", 1, commands)
 	if err != nil {
 		return 0, err
@@ -252,7 +257,7 @@ func (m *Memory) AppendCommands(ctx context.Context, fence uint64, commands ...*
 		m.wishes[tick.wish.GetId()] = memoryWish{due: tick.wish.GetDue().AsTime(), tick: tick, order: m.last + uint64(len(m.wishes))}
 	}
 	var last uint64
-	for _, x := range messages {
+	for _, x := range messages[:n] {
 		last = m.store(x)
 	}
 	m.wake()

@@ -395,3 +395,33 @@ func TestOvertaken(t *testing.T) {
 		t.Errorf("overtaken by b's command: %v is looked at again, want a too", touched)
 	}
 }
+
+// TestTickOfAnotherWish: a log that was cut off may hold the note of a wish and not the wish. Its tick stands for that of the wish that is
+// known, whose note it has replaced: whoever waits looks, and wishes again.
+func TestTickOfAnotherWish(t *testing.T) {
+	set := &shiplogv1.ObjectRef{Group: world.GroupKruise, Version: "v1beta1", Resource: world.ResourceCloneSets, Namespace: "default", Name: "web", Uid: "uid"}
+	due := time.Unix(3600, 0)
+	w := world.New()
+	for i, entry := range []*shiplogv1.Entry{
+		{Kind: &shiplogv1.Entry_ObjectObserved{ObjectObserved: &shiplogv1.ObjectObserved{
+			Object: set, ResourceVersion: "1", Json: []byte(`{"metadata":{"name":"web","namespace":"default","uid":"uid"},"spec":{"template":{}}}`),
+		}}},
+		{Rollout: "uid/1", Kind: &shiplogv1.Entry_Command{Command: &shiplogv1.Command{
+			Object: set, Effect: &shiplogv1.Command_WakeAt{WakeAt: &shiplogv1.WakeAt{Id: "tick", Due: timestamppb.New(due)}},
+		}}},
+		{Kind: &shiplogv1.Entry_Ticked{Ticked: &shiplogv1.Ticked{Id: "tick", Due: timestamppb.New(due.Add(-time.Minute))}}},
+	} {
+		w.Touched()
+		change, err := world.Decode(uint64(i+1), time.Unix(int64(i), 0), entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Fold(change)
+	}
+	if touched := w.Touched(); len(touched) != 1 || touched[0] != world.RefOf(set) {
+		t.Errorf("the tick wakes %v, want the CloneSet", touched)
+	}
+	if at, waits := w.WakeTime("tick"); waits {
+		t.Errorf("a tick is awaited at %s, whose note has gone", at)
+	}
+}

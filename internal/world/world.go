@@ -152,7 +152,9 @@ func (w *World) Fold(change Change) {
 	case *shiplogv1.Entry_Rewound:
 		w.rewind(change.Sequence)
 	case *shiplogv1.Entry_Ticked:
-		if wish := w.wakes[kind.Ticked.GetId()]; wish != nil && !wish.wakeTime.After(kind.Ticked.GetDue().AsTime()) {
+		// The log keeps one note for an identity. If this was of another wish, of which the log did not get more than the note, then that of the
+		// wish which is known has gone.
+		if wish := w.wakes[kind.Ticked.GetId()]; wish != nil {
 			delete(w.wakes, kind.Ticked.GetId())
 			w.touch(wish.Object)
 		}

@@ -42,7 +42,7 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Writer names this instance in the Events.
 	Writer string
-	// Pressed says that other writes wait for the API server: Events wait for a while then, and are combined. Nil: none ever do.
+	// Pressed says that other writes wait for the API server: rollout events stay in the log for a while then, and Events are combined. Nil: none ever do.
 	Pressed func() bool
 }
 
@@ -96,9 +96,11 @@ type writer struct {
 	options Options
 	client  corev1client.EventsGetter
 	pace
-	rate    flowcontrol.RateLimiter
-	groups  map[key]*group
-	held    int // notices in all groups
+	rate   flowcontrol.RateLimiter
+	groups map[key]*group
+	held   int // notices in all groups
+	// pressed is since when other writes have been waiting; zero: none are.
+	pressed time.Time
 	written *prometheus.CounterVec
 }
 
@@ -129,8 +131,11 @@ func (w *writer) run(ctx context.Context) error {
 		}
 	}()
 	for {
-		var flush <-chan time.Time
-		if w.held > 0 {
+		taken, flush := tasks, (<-chan time.Time)(nil)
+		if w.yields() {
+			taken = nil
+		}
+		if w.held > 0 || taken == nil {
 			flush = time.After(w.combineFor / 4)
 		}
 		select {
@@ -138,7 +143,7 @@ func (w *writer) run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-failed:
 			return err
-		case task := <-tasks:
+		case task := <-taken:
 			w.take(ctx, task)
 		case <-flush:
 		}

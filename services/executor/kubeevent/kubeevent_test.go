@@ -231,7 +231,7 @@ func TestManyWorkloads(t *testing.T) {
 	}
 }
 
-// TestYields: while other writes wait for the API server no Event is written, and what came meanwhile is combined.
+// TestYields: while other writes wait for the API server no Event is written, and rollout events are left in the log.
 func TestYields(t *testing.T) {
 	config, log := apitest.Config(t), openLog(t)
 	namespace := apitest.Namespace(t, config)
@@ -254,9 +254,25 @@ func TestYields(t *testing.T) {
 	if events := await(t, config, namespace, 0); len(events) > 0 {
 		t.Errorf("%d Events are written while others wait", len(events))
 	}
+	if left, err := log.Backlog(t.Context()); err != nil || left[workName] != notices {
+		t.Errorf("%d rollout events are left in the log, want %d: %v", left[workName], notices, err)
+	}
 	others.Store(false)
-	if events := await(t, config, namespace, notices); len(events) == notices {
-		t.Errorf("each of the %d notices has an Event", notices)
+	if events := await(t, config, namespace, notices); len(events) != notices {
+		t.Errorf("%d Events tell of %d Pods that nothing else was told of", len(events), notices)
+	}
+}
+
+// TestYieldsForAWhile: Events come although other writes wait and wait.
+func TestYieldsForAWhile(t *testing.T) {
+	config, log := apitest.Config(t), openLog(t)
+	namespace := apitest.Namespace(t, config)
+	pace := quick
+	pace.yieldFor = 300 * time.Millisecond
+	startBeside(t, log, config, pace, func() bool { return true })
+	appendTo(t, log, told(namespace, 1, rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: "web-a"}), told(namespace, 2, rolloutevent.TypePodCreated, rolloutevent.Pod{Pod: "web-b"}))
+	if events := await(t, config, namespace, 2); len(events) != 1 {
+		t.Errorf("%d Events are written", len(events))
 	}
 }
 
