@@ -24,8 +24,12 @@ const (
 	purposes
 )
 
-// reportShare is the part of the places that reports get: one of so many. These they get first, so that they come while changes queue.
-const reportShare = 8
+const (
+	// reportShare is the part of the places that reports get at most: one of so many.
+	reportShare = 8
+	// reportYields is for how long a report waits while changes queue. Then it goes first, so that who watches a long rollout sees it move.
+	reportYields = 2 * time.Second
+)
 
 const (
 	// calm is the latency below which the API server is not considered slow, whatever it was before.
@@ -42,11 +46,16 @@ type limiter struct {
 	mu       sync.Mutex
 	limit    float64
 	inFlight [purposes]int
-	waiting  [purposes]list.List // of chan struct{}, closed when admitted; first come, first served
+	waiting  [purposes]list.List // of waiting; first come, first served
 	// Moving averages of latency over about 8 and about 256 requests, in seconds.
 	recent, usual float64
 	lowered       time.Time
 	observe       func(limit float64)
+}
+
+type waiting struct {
+	since    time.Time
+	admitted chan struct{} // closed when it is
 }
 
 func newLimiter(observe func(limit float64)) *limiter {
@@ -54,8 +63,8 @@ func newLimiter(observe func(limit float64)) *limiter {
 	return &limiter{limit: startLimit, observe: observe}
 }
 
-// acquire waits for a place. It returns the error of ctx if that ended first; else the caller must call release.
-func (l *limiter) acquire(ctx context.Context, p purpose) error {
+// acquire waits for a place from now on. It returns the error of ctx if that ended first; else the caller must call release.
+func (l *limiter) acquire(ctx context.Context, p purpose, now time.Time) error {
 	l.mu.Lock()
 	if l.waiting[p].Len() == 0 && l.room(p) {
 		l.inFlight[p]++
@@ -63,7 +72,7 @@ func (l *limiter) acquire(ctx context.Context, p purpose) error {
 		return nil
 	}
 	admitted := make(chan struct{})
-	place := l.waiting[p].PushBack(admitted)
+	place := l.waiting[p].PushBack(waiting{now, admitted})
 	l.mu.Unlock()
 	select {
 	case <-admitted:
@@ -75,7 +84,7 @@ func (l *limiter) acquire(ctx context.Context, p purpose) error {
 	select {
 	case <-admitted: // at the same moment
 		l.inFlight[p]--
-		l.admit()
+		l.admit(now)
 	default:
 		l.waiting[p].Remove(place)
 	}
@@ -89,7 +98,7 @@ func (l *limiter) release(p purpose, now time.Time, latency time.Duration, throt
 	full := l.all() >= int(l.limit)
 	l.inFlight[p]--
 	l.learn(now, latency.Seconds(), throttled, full)
-	l.admit()
+	l.admit(now)
 }
 
 func (l *limiter) learn(now time.Time, latency float64, throttled, full bool) {
@@ -122,12 +131,24 @@ func (l *limiter) set(limit float64) {
 	l.observe(l.limit)
 }
 
-func (l *limiter) admit() {
-	for _, p := range []purpose{report, change} {
-		for waiting := &l.waiting[p]; waiting.Len() > 0 && l.room(p); {
-			l.inFlight[p]++
-			close(waiting.Remove(waiting.Front()).(chan struct{}))
+// admit gives the places that are free to reports that have waited for long enough, to changes, and to other reports.
+func (l *limiter) admit(now time.Time) {
+	anybody := func(waiting) bool { return true }
+	l.admitWhile(report, func(first waiting) bool { return now.Sub(first.since) >= reportYields })
+	l.admitWhile(change, anybody)
+	l.admitWhile(report, anybody)
+}
+
+// admitWhile gives them to the first in a queue, and the next, as long as they may have them.
+func (l *limiter) admitWhile(p purpose, may func(waiting) bool) {
+	for queue := &l.waiting[p]; queue.Len() > 0 && l.room(p); {
+		first := queue.Front().Value.(waiting)
+		if !may(first) {
+			return
 		}
+		l.inFlight[p]++
+		queue.Remove(queue.Front())
+		close(first.admitted)
 	}
 }
 
