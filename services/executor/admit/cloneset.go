@@ -139,21 +139,12 @@ func (r rules) mutateCloneSet(ctx context.Context, q request) (verdict, error) {
 		return answer, nil
 	}
 	if set.template != nil && (old == nil || !world.SameMeaning(set.template, old.template)) {
-		judgement, err := r.cluster.Judge(ctx, q.namespace, withClaims(set.template, set.claims))
+		filled, err := r.fillTemplate(ctx, q.namespace, set, old)
 		if err != nil {
-			return verdict{}, fmt.Errorf("ask the API server for the defaults of spec.template: %w", err)
+			return verdict{}, err
 		}
-		var before any
-		if old != nil {
-			before = old.template
-		}
-		if judgement.Defaulted != nil { // what is wrong with it, validation says
-			if filled := fill(set.template, withoutClaims(judgement.Defaulted, set.template, set.claims), before, old == nil); !world.SameMeaning(filled, set.template) {
-				answer.patch = append(answer.patch, operation{"replace", "/spec/template", filled})
-				if filled, is := filled.(tree); is { // what is filled in is the API server's own, or was there before
-					r.cluster.Remember(q.namespace, withClaims(filled, set.claims), judgement)
-				}
-			}
+		if !world.SameMeaning(filled, set.template) {
+			answer.patch = append(answer.patch, operation{"replace", "/spec/template", filled})
 		}
 	}
 	if old == nil || !world.SameMeaning(set.claims, old.claims) {
@@ -162,6 +153,28 @@ func (r rules) mutateCloneSet(ctx context.Context, q request) (verdict, error) {
 		}
 	}
 	return answer, nil
+}
+
+// fillTemplate returns the template with its defaults: without asking where nothing but images changes, which is what most updates do.
+func (r rules) fillTemplate(ctx context.Context, namespace string, set, old *cloneSet) (tree, error) {
+	var before any
+	if old != nil {
+		before = old.template
+		if restored, is := restore(set.template, before).(tree); is && onlyImages(old.template, restored) {
+			return restored, nil
+		}
+	}
+	judgement, err := r.cluster.Judge(ctx, namespace, withClaims(set.template, set.claims))
+	if err != nil {
+		return nil, fmt.Errorf("ask the API server for the defaults of spec.template: %w", err)
+	}
+	filled, is := fill(set.template, withoutClaims(judgement.Defaulted, set.template, set.claims), before, old == nil).(tree)
+	if !is || judgement.Defaulted == nil { // what is wrong with it, validation says
+		return set.template, nil
+	}
+	// What is filled in is the API server's own, or was there before.
+	r.cluster.Remember(namespace, withClaims(filled, set.claims), judgement)
+	return filled, nil
 }
 
 // validateCloneSet judges a CloneSet that the schema has passed (cloneset A3 to A8).
@@ -175,9 +188,9 @@ func (r rules) validateCloneSet(ctx context.Context, q request) (verdict, error)
 	}
 	problems := shapeProblems(set)
 
-	templateChanged := old == nil || !world.SameMeaning(set.template, old.template) || !world.SameMeaning(set.claims, old.claims)
+	judged := old != nil && world.SameMeaning(set.claims, old.claims) && (world.SameMeaning(set.template, old.template) || onlyImages(old.template, set.template))
 	var warnings []string
-	if templateChanged {
+	if !judged {
 		judgement, err := r.cluster.Judge(ctx, q.namespace, withClaims(set.template, set.claims))
 		if err != nil {
 			return verdict{}, fmt.Errorf("let the API server check spec.template: %w", err)

@@ -314,6 +314,67 @@ func TestPullPolicyStays(t *testing.T) {
 	}
 }
 
+// An update of images alone is judged without the API server, whatever defaults it left out; with anything else, or an image that is none, the
+// API server is asked.
+func TestImagesAreJudgedHere(t *testing.T) {
+	const probe = `readinessProbe: {httpGet: {path: /, port: 80`
+	old := `{metadata: {labels: {a: b}}, spec: {dnsPolicy: ClusterFirst, containers: [` +
+		`{name: main, image: "i:1", command: [run], imagePullPolicy: IfNotPresent, resources: {}, ports: [{containerPort: 80, protocol: TCP}], ` +
+		probe + `, scheme: HTTP}, timeoutSeconds: 1, periodSeconds: 10, successThreshold: 1, failureThreshold: 3}, terminationMessagePath: /dev/termination-log, terminationMessagePolicy: File}, ` +
+		`{name: side, image: "s:1", imagePullPolicy: Always}]}}`
+	tree := func(text string) tree {
+		t.Helper()
+		raw, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out any
+		if err := decodeTree(raw, &out); err != nil {
+			t.Fatal(err)
+		}
+		return out.(map[string]any)
+	}
+	bare := func(main, side string) string {
+		return `{metadata: {labels: {a: b}}, spec: {dnsPolicy: ClusterFirst, containers: [{name: main, ports: [{containerPort: 80}], ` + probe + `}}, ` + main + `}, {name: side, ` + side + `}]}}`
+	}
+	for _, c := range []struct {
+		name, now string
+		here      bool
+	}{
+		{"image", bare(`image: "i:2", command: [run]`, `image: "s:1", imagePullPolicy: Always`), true},
+		{"image with another policy by default", bare(`image: "i:latest", command: [run]`, `image: "s:2", imagePullPolicy: Always`), true},
+		{"nothing", bare(`image: "i:1", command: [run]`, `image: "s:1", imagePullPolicy: Always`), true},
+		{"no command any more", bare(`image: "i:2"`, `image: "s:1", imagePullPolicy: Always`), false},
+		{"no policy of its own any more", bare(`image: "i:2", command: [run]`, `image: "s:1"`), false},
+		{"no image", bare(`command: [run]`, `image: "s:1", imagePullPolicy: Always`), false},
+		{"blank image", bare(`image: "", command: [run]`, `image: "s:1", imagePullPolicy: Always`), false},
+		{"image with a space", bare(`image: "i:2 ", command: [run]`, `image: "s:1", imagePullPolicy: Always`), false},
+		{"label", strings.Replace(bare(`image: "i:2", command: [run]`, `image: "s:1", imagePullPolicy: Always`), "a: b", "a: c", 1), false},
+		{"another container", strings.Replace(bare(`image: "i:2", command: [run]`, `image: "s:1", imagePullPolicy: Always`), "name: side", "name: new", 1), false},
+	} {
+		before, now := tree(old), tree(c.now)
+		restored := restore(now, before).(map[string]any)
+		if here := onlyImages(before, restored); here != c.here {
+			t.Errorf("%s: judged here is %v", c.name, here)
+		}
+		if c.here {
+			asserted := strings.NewReplacer(`"i:2"`, `"i:1"`, `"i:latest"`, `"i:1"`, `"s:2"`, `"s:1"`).Replace(asJSON(t, restored))
+			if was := asJSON(t, before); asserted != was {
+				t.Errorf("%s: becomes\n%s\nwant but for images\n%s", c.name, asserted, was)
+			}
+		}
+	}
+}
+
+func asJSON(t *testing.T, value any) string {
+	t.Helper()
+	raw, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // cloneset A2: the patch is in the version of the request.
 func TestDefaults(t *testing.T) {
 	defaulted := tree{"metadata": tree{"labels": tree{"a": "b"}, "creationTimestamp": nil}, "spec": tree{

@@ -115,6 +115,59 @@ func fill(value, defaulted, old any, fresh bool) any {
 	return value
 }
 
+// fixed are defaults of containers that are the same in every release of the API server and follow from nothing else.
+var fixed = map[string]any{
+	"terminationMessagePath": corev1.TerminationMessagePathDefault, "terminationMessagePolicy": string(corev1.TerminationMessageReadFile),
+	"protocol": string(corev1.ProtocolTCP), "scheme": string(corev1.URISchemeHTTP),
+	"timeoutSeconds": json.Number("1"), "periodSeconds": json.Number("10"), "successThreshold": json.Number("1"), "failureThreshold": json.Number("3"),
+}
+
+// restore adds to a value the defaults that it had before and that an update left out, as kubectl apply does when it replaces a list whole: those
+// that are defaults without doubt, and what is empty.
+func restore(value, old any) any {
+	switch value := value.(type) {
+	case tree:
+		before, is := old.(tree)
+		if !is {
+			return value
+		}
+		restored := maps.Clone(value)
+		for key, past := range before {
+			present, has := value[key]
+			standing, known := fixed[key]
+			switch {
+			case has && present != nil:
+				restored[key] = restore(present, past)
+			case known && past == standing, key == "imagePullPolicy" && past == pullPolicy(before["image"]), world.SameMeaning(past, nil):
+				restored[key] = past
+			}
+		}
+		return restored
+	case []any:
+		before, _ := old.([]any)
+		restored := make([]any, len(value))
+		for i := range value {
+			past, _ := sameElement(value[i], i, before)
+			restored[i] = restore(value[i], past)
+		}
+		return restored
+	}
+	return value
+}
+
+// onlyImages says whether a template differs from one that is stored by images of containers alone, and these are well formed. Then the API server
+// has judged all that there is to judge.
+func onlyImages(old, now tree) bool {
+	if !world.SameMeaning(without(old, "spec"), without(now, "spec")) || notInPlace(old, now, false) != "" {
+		return false
+	}
+	return !slices.ContainsFunc(listAt(mapAt(now, "spec"), "containers"), func(container any) bool {
+		fields, _ := container.(tree)
+		image, _ := fields["image"].(string)
+		return image == "" || strings.TrimSpace(image) != image
+	})
+}
+
 // derived are fields that the API server writes beside others and that say nothing of their own. OpenKruise's defaults do
 // not have them, so adding them would make an update of the image one that needs new Pods.
 var derived = map[string]bool{"creationTimestamp": true, "serviceAccount": true}

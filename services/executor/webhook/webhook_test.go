@@ -242,7 +242,8 @@ func TestDefaultsOfTheAPIServer(t *testing.T) {
 	}
 }
 
-// TestTemplateIsAskedAboutOnce: validation needs no answer of its own about a template that defaulting has asked about, whatever defaulting made of it.
+// TestTemplateIsAskedAboutOnce: validation needs no answer of its own about a template that defaulting has asked about, whatever defaulting made of it;
+// and nobody is asked about other images.
 func TestTemplateIsAskedAboutOnce(t *testing.T) {
 	config := apitest.Config(t)
 	var asked atomic.Int32
@@ -260,22 +261,25 @@ func TestTemplateIsAskedAboutOnce(t *testing.T) {
 	update := func(patch string) func() error {
 		return func() error { return b.patch("v1beta1", set.GetName(), patch) }
 	}
-	const container = `{"image":"%s","imagePullPolicy":"IfNotPresent","name":"main","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}`
+	const container = `{%s"image":"%s","imagePullPolicy":"IfNotPresent","name":"main","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}`
 	for _, c := range []struct {
-		what  string
-		do    func() error
-		image string
-		asks  int32
+		what string
+		do   func() error
+		want string
+		asks int32
 	}{
 		{"creation", func() error {
 			set = b.create("v1beta1", `spec: {replicas: 1, volumeClaimTemplates: [{metadata: {name: data}}],
 				template: {metadata: {labels: {app: sample}}, spec: {containers: [{name: main, image: "nginx:1", resources: {}}]}}}`)
 			return nil
-		}, "nginx:1", 1},
+		}, fmt.Sprintf(container, "", "nginx:1"), 1},
 		// A container that is replaced whole gets its defaults again, and keeps its policy.
-		{"another image", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}`), "nginx:2", 1},
-		{"another policy by default", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:latest"}]}}}}`), "nginx:latest", 1},
-		{"no other template", update(`{"spec": {"replicas": 2}}`), "nginx:latest", 0},
+		{"another image", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}`), fmt.Sprintf(container, "", "nginx:2"), 0},
+		{"another policy by default", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:latest"}]}}}}`),
+			fmt.Sprintf(container, "", "nginx:latest"), 0},
+		{"another command", update(`{"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:3", "args": ["x"]}]}}}}`),
+			fmt.Sprintf(container, `"args":["x"],`, "nginx:3"), 1},
+		{"no other template", update(`{"spec": {"replicas": 2}}`), fmt.Sprintf(container, `"args":["x"],`, "nginx:3"), 0},
 	} {
 		before := asked.Load()
 		if err := c.do(); err != nil {
@@ -285,7 +289,7 @@ func TestTemplateIsAskedAboutOnce(t *testing.T) {
 			t.Errorf("%s: asked %d times, want %d", c.what, n, c.asks)
 		}
 		containers, _, _ := unstructured.NestedSlice(b.get("v1beta1", set.GetName()).Object, "spec", "template", "spec", "containers")
-		if got, want := asJSON(containers), "["+fmt.Sprintf(container, c.image)+"]"; got != want {
+		if got, want := asJSON(containers), "["+c.want+"]"; got != want {
 			t.Errorf("%s: containers are\n%s\nwant\n%s", c.what, got, want)
 		}
 	}
