@@ -73,7 +73,7 @@ type answer struct {
 
 // do makes one call. Its time to answer is bounded by timeout, waiting for a place only by ctx.
 func (c *client) do(ctx context.Context, timeout time.Duration, r request) answer {
-	if err := c.limiter.acquire(ctx, r.purpose, time.Now()); err != nil {
+	if err := c.limiter.acquire(ctx, r.purpose); err != nil {
 		return answer{err: err}
 	}
 	start := time.Now()

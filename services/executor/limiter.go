@@ -24,12 +24,8 @@ const (
 	purposes
 )
 
-const (
-	// reportShare is the part of the places that reports get at most: one of so many.
-	reportShare = 8
-	// reportYields is for how long a report waits while changes queue. Then it goes first, so that who watches a long rollout sees it move.
-	reportYields = 2 * time.Second
-)
+// reportShare is the part of the places that reports get: one of so many. These they get first, so that they come while changes queue.
+const reportShare = 8
 
 const (
 	// calm is the latency below which the API server is not considered slow, whatever it was before.
@@ -46,16 +42,11 @@ type limiter struct {
 	mu       sync.Mutex
 	limit    float64
 	inFlight [purposes]int
-	waiting  [purposes]list.List // of waiting; first come, first served
+	waiting  [purposes]list.List // of chan struct{}, closed when admitted; first come, first served
 	// Moving averages of latency over about 8 and about 256 requests, in seconds.
 	recent, usual float64
 	lowered       time.Time
 	observe       func(limit float64)
-}
-
-type waiting struct {
-	since    time.Time
-	admitted chan struct{} // closed when it is
 }
 
 func newLimiter(observe func(limit float64)) *limiter {
@@ -63,8 +54,8 @@ func newLimiter(observe func(limit float64)) *limiter {
 	return &limiter{limit: startLimit, observe: observe}
 }
 
-// acquire waits for a place from now on. It returns the error of ctx if that ended first; else the caller must call release.
-func (l *limiter) acquire(ctx context.Context, p purpose, now time.Time) error {
+// acquire waits for a place. It returns the error of ctx if that ended first; else the caller must call release.
+func (l *limiter) acquire(ctx context.Context, p purpose) error {
 	l.mu.Lock()
 	if l.waiting[p].Len() == 0 && l.room(p) {
 		l.inFlight[p]++
@@ -72,7 +63,7 @@ func (l *limiter) acquire(ctx context.Context, p purpose, now time.Time) error {
 		return nil
 	}
 	admitted := make(chan struct{})
-	place := l.waiting[p].PushBack(waiting{now, admitted})
+	place := l.waiting[p].PushBack(admitted)
 	l.mu.Unlock()
 	select {
 	case <-admitted:
@@ -84,7 +75,7 @@ func (l *limiter) acquire(ctx context.Context, p purpose, now time.Time) error {
 	select {
 	case <-admitted: // at the same moment
 		l.inFlight[p]--
-		l.admit(now)
+		l.admit()
 	default:
 		l.waiting[p].Remove(place)
 	}
@@ -98,7 +89,7 @@ func (l *limiter) release(p purpose, now time.Time, latency time.Duration, throt
 	full := l.all() >= int(l.limit)
 	l.inFlight[p]--
 	l.learn(now, latency.Seconds(), throttled, full)
-	l.admit(now)
+	l.admit()
 }
 
 func (l *limiter) learn(now time.Time, latency float64, throttled, full bool) {
@@ -131,24 +122,12 @@ func (l *limiter) set(limit float64) {
 	l.observe(l.limit)
 }
 
-// admit gives the places that are free to reports that have waited for long enough, to changes, and to other reports.
-func (l *limiter) admit(now time.Time) {
-	anybody := func(waiting) bool { return true }
-	l.admitWhile(report, func(first waiting) bool { return now.Sub(first.since) >= reportYields })
-	l.admitWhile(change, anybody)
-	l.admitWhile(report, anybody)
-}
-
-// admitWhile gives them to the first in a queue, and the next, as long as they may have them.
-func (l *limiter) admitWhile(p purpose, may func(waiting) bool) {
-	for queue := &l.waiting[p]; queue.Len() > 0 && l.room(p); {
-		first := queue.Front().Value.(waiting)
-		if !may(first) {
-			return
+func (l *limiter) admit() {
+	for _, p := range []purpose{report, change} {
+		for waiting := &l.waiting[p]; waiting.Len() > 0 && l.room(p); {
+			l.inFlight[p]++
+			close(waiting.Remove(waiting.Front()).(chan struct{}))
 		}
-		l.inFlight[p]++
-		queue.Remove(queue.Front())
-		close(first.admitted)
 	}
 }
 

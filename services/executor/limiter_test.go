@@ -2,11 +2,9 @@ package executor
 
 import (
 	"context"
-	"errors"
+	"runtime"
 	"testing"
 	"time"
-
-	"shiplog.dev/integration/testbed"
 )
 
 func TestLimiter(t *testing.T) {
@@ -16,7 +14,7 @@ func TestLimiter(t *testing.T) {
 		t.Helper()
 		n = min(n, int(l.limit))
 		for range n {
-			if err := l.acquire(t.Context(), change, now); err != nil {
+			if err := l.acquire(t.Context(), change); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -58,19 +56,18 @@ func TestLimiter(t *testing.T) {
 }
 
 func TestLimiterWaits(t *testing.T) {
-	now := time.Unix(1000, 0)
 	l := newLimiter(func(float64) {})
 	l.limit = 1
-	if err := l.acquire(t.Context(), change, now); err != nil {
+	if err := l.acquire(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := l.acquire(gone, change, now); err == nil {
+	if err := l.acquire(gone, change); err == nil {
 		t.Fatal("admitted beyond the limit")
 	}
 	admitted := make(chan error)
-	go func() { admitted <- l.acquire(t.Context(), change, now) }()
+	go func() { admitted <- l.acquire(t.Context(), change) }()
 	select {
 	case <-admitted:
 		t.Fatal("admitted beyond the limit")
@@ -85,51 +82,42 @@ func TestLimiterWaits(t *testing.T) {
 	}
 }
 
-// TestLimiterReports: reports take a part of the places at most, and none that a change waits for, unless they have waited for a while.
+// TestLimiterReports: reports take a part of the places at most, and get that part while changes queue.
 func TestLimiterReports(t *testing.T) {
-	now := time.Unix(1000, 0)
 	l := newLimiter(func(float64) {})
 	l.limit = 16
-	wait := func(p purpose, n int) {
-		t.Helper()
-		for range n {
-			before := l.waiting[p].Len() + l.inFlight[p]
-			go func() { _ = l.acquire(t.Context(), p, now) }()
-			testbed.Eventually(t, 10*time.Second, func() error { // it is either admitted or in the queue
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				if l.waiting[p].Len()+l.inFlight[p] == before {
-					return errors.New("nothing waits that did not before")
-				}
-				return nil
-			})
+	wait := func(p purpose) <-chan error {
+		before := l.waiting[p].Len() + l.inFlight[p]
+		admitted := make(chan error, 1)
+		go func() { admitted <- l.acquire(t.Context(), p) }()
+		for { // until it is either admitted or in the queue
+			l.mu.Lock()
+			now := l.waiting[p].Len() + l.inFlight[p]
+			l.mu.Unlock()
+			if now > before {
+				return admitted
+			}
+			runtime.Gosched()
 		}
 	}
-	want := func(what string, changes, reports int) {
-		t.Helper()
-		if l.inFlight[change] != changes || l.inFlight[report] != reports {
-			t.Errorf("%s: %d changes and %d reports are in flight, want %d and %d", what, l.inFlight[change], l.inFlight[report], changes, reports)
-		}
+	for range 10 {
+		wait(report)
 	}
-	release := func(p purpose) { l.release(p, now, time.Millisecond, false) }
-
-	wait(report, 10)
-	want("nothing else waits", 0, 2)
-	wait(change, 20)
-	want("both wait", 14, 2)
-	release(change)
-	want("a change's place goes to a change", 14, 2)
-	release(report)
-	want("so does a report's", 15, 1)
-	now = now.Add(reportYields)
-	release(change)
-	want("a report has waited for long", 14, 2)
-	for range 18 {
-		release(change)
+	if l.inFlight[report] != 2 || l.waiting[report].Len() != 8 {
+		t.Fatalf("of ten reports %d are in flight, want 2 of 16 places", l.inFlight[report])
 	}
-	want("no change waits", 0, 2)
-	for range 8 {
-		release(report)
+	for range 20 {
+		wait(change)
 	}
-	want("no report waits", 0, 1)
+	if l.inFlight[change] != 14 {
+		t.Fatalf("%d changes are in flight, want all other places", l.inFlight[change])
+	}
+	l.release(report, time.Now(), time.Millisecond, false)
+	if l.inFlight[report] != 2 || l.waiting[report].Len() != 7 {
+		t.Errorf("changes queue, and the next report does not get the place: %d in flight", l.inFlight[report])
+	}
+	l.release(change, time.Now(), time.Millisecond, false)
+	if l.inFlight[change] != 14 || l.inFlight[report] != 2 {
+		t.Errorf("a change's place goes to a change: %d changes, %d reports", l.inFlight[change], l.inFlight[report])
+	}
 }
