@@ -186,7 +186,10 @@ func (c *cell) write(ctx context.Context, w write, uid types.UID) error {
 	case w.owner != "":
 		body = bytes.ReplaceAll(body, []byte(w.owner), []byte(c.owners[w.owner]))
 	case w.delete != nil:
-		options := metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds, Preconditions: &metav1.Preconditions{UID: &uid}}
+		options := metav1.DeleteOptions{GracePeriodSeconds: w.delete.GracePeriodSeconds}
+		if w.pod { // an old revision, of which the bare client knows the name alone, is nobody else's
+			options.Preconditions = &metav1.Preconditions{UID: &uid}
+		}
 		data, err := json.Marshal(options)
 		if err != nil {
 			return err
