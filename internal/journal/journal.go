@@ -91,7 +91,8 @@ type Journal interface {
 	// AppendCommands stores up to MaxCommands commands, in order, if fence is still the newest fence, and returns the sequence
 	// of the last one. The first of them may be stored when it fails with ErrFenced, ErrFull or ErrUnavailable. A WakeAt also leaves
 	// the log a note to append the Ticked entry when it falls due, in place of the identity's earlier one; one that is overdue comes
-	// within half a second. The notes are stored first, so that there may be one without its command. Fence 0 stands for a log in which nobody ever raised one.
+	// within half a second. The notes are stored first, so that there may be one without its command. Fence 0 stands for a log in which
+	// nobody ever raised one.
 	// Errors: ErrFenced, ErrFull, ErrUnavailable (unknown result), ErrTooLarge (one is, or all exceed MaxCommandBytes; nothing
 	// was appended).
 	AppendCommands(ctx context.Context, fence uint64, commands ...*shiplogv1.Entry) (uint64, error)

@@ -366,6 +366,14 @@ func TestImagesAreJudgedHere(t *testing.T) {
 	}
 }
 
+// What is empty may mean something: a term of affinity with an empty selector is about all Pods, one without about none.
+func TestEmptyIsNotRestored(t *testing.T) {
+	before := tree{"topologyKey": "zone", "labelSelector": tree{}, "resources": tree{}}
+	if got := asJSON(t, restore(tree{"topologyKey": "zone"}, before)); got != `{"resources":{},"topologyKey":"zone"}` {
+		t.Errorf("becomes %s", got)
+	}
+}
+
 func asJSON(t *testing.T, value any) string {
 	t.Helper()
 	raw, err := json.Marshal(value)

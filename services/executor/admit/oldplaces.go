@@ -26,13 +26,13 @@ func fromOldPlaces(q request) (object json.RawMessage, patch []operation, warnin
 	}
 	strategy := func(name string) tree {
 		var value any
-		_ = decodeTree(spec[name], &value) // it was read a moment ago
+		_ = decodeTree(spec[name], &value) // it is part of what has just been read
 		is, _ := value.(tree)
 		return is
 	}
 	replace := func(name string, value tree) {
 		patch = append(patch, operation{"replace", "/spec/" + name, value})
-		spec[name], _ = json.Marshal(value) // so was this
+		spec[name], _ = json.Marshal(value) // so is this
 	}
 	move := func(strategy, name, to string) {
 		warnings = append(warnings, fmt.Sprintf("spec.%s.%s is spec.%s in v1beta1, and was moved there", strategy, name, to))

@@ -123,7 +123,7 @@ var fixed = map[string]any{
 }
 
 // restore adds to a value the defaults that it had before and that an update left out, as kubectl apply does when it replaces a list whole: those
-// that are defaults without doubt, and what is empty.
+// that are defaults without doubt. The empty resources that the API server writes into a container are one; an empty selector is none.
 func restore(value, old any) any {
 	switch value := value.(type) {
 	case tree:
@@ -138,7 +138,7 @@ func restore(value, old any) any {
 			switch {
 			case has && present != nil:
 				restored[key] = restore(present, past)
-			case known && past == standing, key == "imagePullPolicy" && past == pullPolicy(before["image"]), world.SameMeaning(past, nil):
+			case known && past == standing, key == "imagePullPolicy" && past == pullPolicy(before["image"]), key == "resources" && isEmpty(past):
 				restored[key] = past
 			}
 		}
@@ -153,6 +153,11 @@ func restore(value, old any) any {
 		return restored
 	}
 	return value
+}
+
+func isEmpty(value any) bool {
+	fields, is := value.(tree)
+	return is && len(fields) == 0
 }
 
 // onlyImages says whether a template differs from one that is stored by images of containers alone, and these are well formed. Then the API server
