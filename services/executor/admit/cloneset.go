@@ -157,21 +157,21 @@ func (r rules) mutateCloneSet(ctx context.Context, q request) (verdict, error) {
 
 // fillTemplate returns the template with its defaults: without asking where nothing but images changes, which is what most updates do.
 func (r rules) fillTemplate(ctx context.Context, namespace string, set, old *cloneSet) (tree, error) {
-	var before any
+	var before tree
 	if old != nil {
 		before = old.template
-		if restored, is := restore(set.template, before).(tree); is && onlyImages(old.template, restored) {
+		if restored := restore(set.template, before).(tree); onlyImages(before, restored) {
 			return restored, nil
 		}
 	}
 	judgement, err := r.cluster.Judge(ctx, namespace, withClaims(set.template, set.claims))
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("ask the API server for the defaults of spec.template: %w", err)
-	}
-	filled, is := fill(set.template, withoutClaims(judgement.Defaulted, set.template, set.claims), before, old == nil).(tree)
-	if !is || judgement.Defaulted == nil { // what is wrong with it, validation says
+	case judgement.Defaulted == nil: // what is wrong with it, validation says
 		return set.template, nil
 	}
+	filled := fill(set.template, withoutClaims(judgement.Defaulted, set.template, set.claims), before, old == nil).(tree)
 	// What is filled in is the API server's own, or was there before.
 	r.cluster.Remember(namespace, withClaims(filled, set.claims), judgement)
 	return filled, nil

@@ -314,6 +314,18 @@ func TestPullPolicyStays(t *testing.T) {
 	}
 }
 
+// What is wrong with a template validation says, with claims too: there is nothing to fill in.
+func TestRefusedTemplateIsNotFilled(t *testing.T) {
+	refused := &cluster{judgement: Judgement{Problems: []metav1.StatusCause{{Field: "template.spec.containers[0].image", Message: "Required value"}}}}
+	for _, claims := range []string{"", `, volumeClaimTemplates: [{metadata: {name: data}, spec: {volumeMode: Block}, status: {phase: Pending}}]`} {
+		q := request{operation: "CREATE", version: "v1beta1", object: raw(t, "v1beta1", "", sound+claims)}
+		given, err := rules{gate.Default(), refused, nil}.mutateCloneSet(t.Context(), q)
+		if err != nil || given.refusal != nil || len(given.patch) > 0 {
+			t.Errorf("%q: %v, refused with %v, patched with %v", claims, err, given.refusal, given.patch)
+		}
+	}
+}
+
 // An update of images alone is judged without the API server, whatever defaults it left out; with anything else, or an image that is none, the
 // API server is asked.
 func TestImagesAreJudgedHere(t *testing.T) {
