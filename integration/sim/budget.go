@@ -134,8 +134,9 @@ func (c *checks) creating(one *command) int {
 }
 
 // count counts the Pods of which something holds as far as could be known: it holds now; or it held in what the log knew
-// when the command was decided, or when a command before this one created the Pod. Pods that commands before this one take down do not count, whether or not these have had
-// their effect; those of later commands do, for these are judged when their turn comes.
+// when the command was decided, or when a command before this one created the Pod. Pods that commands before this one take
+// down do not count, whether or not these have had their effect; those of later commands do, for these are judged when their
+// turn comes.
 func (c *checks) count(one *command, ends func(*command) bool, holds func(*pod, time.Time) bool) int {
 	n := 0
 	for ref, history := range c.s.api.history {

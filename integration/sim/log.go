@@ -47,11 +47,10 @@ func (l plannerLog) RaiseFence(ctx context.Context, writer, version string, rais
 }
 
 // cut is how many of the entries that are stored one after another the log takes: all, or the first of them when an append is to be lost.
-// None is less than a lost append only where notes of wishes stand in front.
+// With a wish among them that may be none of them: its note goes first.
 func (l plannerLog) cut(entries []*shiplogv1.Entry) int {
-	wishes := slices.ContainsFunc(entries, func(e *shiplogv1.Entry) bool { return e.GetCommand().GetWakeAt() != nil })
 	least := 1
-	if wishes {
+	if slices.ContainsFunc(entries, func(e *shiplogv1.Entry) bool { return e.GetCommand().GetWakeAt() != nil }) {
 		least = 0
 	}
 	if l.s.faults.lostAppends == 0 || len(entries) == least || l.s.chance(0.5) {

@@ -152,8 +152,8 @@ func (w *World) Fold(change Change) {
 	case *shiplogv1.Entry_Rewound:
 		w.rewind(change.Sequence)
 	case *shiplogv1.Entry_Ticked:
-		// The log keeps one note for an identity. If this was of another wish, of which the log did not get more than the note, then that of the
-		// wish which is known has gone.
+		// The log keeps one note for an identity. Where it holds the note of a later wish and not the wish, this tick came in place of the
+		// known wish's own.
 		if wish := w.wakes[kind.Ticked.GetId()]; wish != nil {
 			delete(w.wakes, kind.Ticked.GetId())
 			w.touch(wish.Object)

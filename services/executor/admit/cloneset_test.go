@@ -334,17 +334,17 @@ func TestImagesAreJudgedHere(t *testing.T) {
 		`{name: main, image: "i:1", command: [run], imagePullPolicy: IfNotPresent, resources: {}, ports: [{containerPort: 80, protocol: TCP}], ` +
 		probe + `, scheme: HTTP}, timeoutSeconds: 1, periodSeconds: 10, successThreshold: 1, failureThreshold: 3}, terminationMessagePath: /dev/termination-log, terminationMessagePolicy: File}, ` +
 		`{name: side, image: "s:1", imagePullPolicy: Always}]}}`
-	tree := func(text string) tree {
+	parse := func(text string) tree {
 		t.Helper()
 		raw, err := yaml.YAMLToJSON([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out any
+		var out tree
 		if err := decodeTree(raw, &out); err != nil {
 			t.Fatal(err)
 		}
-		return out.(map[string]any)
+		return out
 	}
 	bare := func(main, side string) string {
 		return `{metadata: {labels: {a: b}}, spec: {dnsPolicy: ClusterFirst, containers: [{name: main, ports: [{containerPort: 80}], ` + probe + `}}, ` + main + `}, {name: side, ` + side + `}]}}`
@@ -364,15 +364,15 @@ func TestImagesAreJudgedHere(t *testing.T) {
 		{"label", strings.Replace(bare(`image: "i:2", command: [run]`, `image: "s:1", imagePullPolicy: Always`), "a: b", "a: c", 1), false},
 		{"another container", strings.Replace(bare(`image: "i:2", command: [run]`, `image: "s:1", imagePullPolicy: Always`), "name: side", "name: new", 1), false},
 	} {
-		before, now := tree(old), tree(c.now)
-		restored := restore(now, before).(map[string]any)
+		before := parse(old)
+		restored := restore(parse(c.now), before).(tree)
 		if here := onlyImages(before, restored); here != c.here {
 			t.Errorf("%s: judged here is %v", c.name, here)
 		}
 		if c.here {
-			asserted := strings.NewReplacer(`"i:2"`, `"i:1"`, `"i:latest"`, `"i:1"`, `"s:2"`, `"s:1"`).Replace(asJSON(t, restored))
-			if was := asJSON(t, before); asserted != was {
-				t.Errorf("%s: becomes\n%s\nwant but for images\n%s", c.name, asserted, was)
+			got := strings.NewReplacer(`"i:2"`, `"i:1"`, `"i:latest"`, `"i:1"`, `"s:2"`, `"s:1"`).Replace(asJSON(t, restored))
+			if was := asJSON(t, before); got != was {
+				t.Errorf("%s: becomes\n%s\nwant but for images\n%s", c.name, got, was)
 			}
 		}
 	}

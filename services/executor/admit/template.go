@@ -138,7 +138,7 @@ func restore(value, old any) any {
 			switch {
 			case has && present != nil:
 				restored[key] = restore(present, past)
-			case known && past == standing, key == "imagePullPolicy" && past == pullPolicy(before["image"]), key == "resources" && isEmpty(past):
+			case known && past == standing, key == "imagePullPolicy" && past == pullPolicy(before["image"]), key == "resources" && world.SameMeaning(past, nil):
 				restored[key] = past
 			}
 		}
@@ -155,13 +155,8 @@ func restore(value, old any) any {
 	return value
 }
 
-func isEmpty(value any) bool {
-	fields, is := value.(tree)
-	return is && len(fields) == 0
-}
-
 // onlyImages says whether a template differs from one that is stored by images of containers alone, and these are well formed. Then the API server
-// has judged all that there is to judge.
+// has judged all that there is to judge. It compares containers by their places, so one that moved is something else.
 func onlyImages(old, now tree) bool {
 	if !world.SameMeaning(without(old, "spec"), without(now, "spec")) || notInPlace(old, now, false) != "" {
 		return false

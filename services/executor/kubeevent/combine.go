@@ -15,8 +15,8 @@ type pace struct {
 	// no other write waits; what follows is combined, and so is what many workloads have to tell at once.
 	singles int
 	window  time.Duration
-	// combineFor is how long notices wait to be combined, and yieldFor how long while other writes wait, as long again after rollout events were
-	// left in the log; there are at most combineMax in one Event, and twice as many held.
+	// combineFor is how long notices wait to be combined. While other writes wait, rollout events are left in the log for yieldFor, and what was
+	// taken waits as long. There are at most combineMax in one Event, and twice as many held.
 	combineFor, yieldFor time.Duration
 	combineMax           int
 }
@@ -37,16 +37,16 @@ type group struct {
 	told map[uint64]bool
 }
 
-// yields says whether rollout events stay in the log for now: to take them is work too, of which other writes have need.
+// yields looks whether other writes wait, and says whether rollout events stay in the log for now: to take them is work too.
 func (w *writer) yields() bool {
 	switch {
 	case !w.options.Pressed():
-		w.pressed = time.Time{}
+		w.pressedSince = time.Time{}
 		return false
-	case w.pressed.IsZero():
-		w.pressed = time.Now()
+	case w.pressedSince.IsZero():
+		w.pressedSince = time.Now()
 	}
-	return time.Since(w.pressed) < w.yieldFor
+	return time.Since(w.pressedSince) < w.yieldFor
 }
 
 // take deals with one rollout event: it writes the Event, or holds it to be combined.

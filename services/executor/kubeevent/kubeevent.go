@@ -99,9 +99,9 @@ type writer struct {
 	rate   flowcontrol.RateLimiter
 	groups map[key]*group
 	held   int // notices in all groups
-	// pressed is since when other writes have been waiting; zero: none are.
-	pressed time.Time
-	written *prometheus.CounterVec
+	// pressedSince is since when other writes have been waiting; zero: none were, when it was last looked at.
+	pressedSince time.Time
+	written      *prometheus.CounterVec
 }
 
 // run takes rollout events until ctx ends or the log fails. What is held then is handed out again.
@@ -131,10 +131,11 @@ func (w *writer) run(ctx context.Context) error {
 		}
 	}()
 	for {
-		taken, flush := tasks, (<-chan time.Time)(nil)
+		taken := tasks
 		if w.yields() {
 			taken = nil
 		}
+		var flush <-chan time.Time
 		if w.held > 0 || taken == nil {
 			flush = time.After(w.combineFor / 4)
 		}

@@ -41,8 +41,10 @@ type bench struct {
 	stop      func()
 }
 
-func open(t *testing.T, gates string) bench {
-	config := apitest.Config(t)
+func open(t *testing.T, gates string) bench { return openWith(t, apitest.Config(t), gates) }
+
+// openWith has everybody reach the API server by a configuration.
+func openWith(t *testing.T, config *rest.Config, gates string) bench {
 	stop := hooktest.Start(t, config, gates)
 	return bench{t, config, apitest.Namespace(t, config), stop}
 }
@@ -255,8 +257,7 @@ func TestTemplateIsAskedAboutOnce(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	b := bench{t, config, "", hooktest.Start(t, config, "")}
-	b.namespace = apitest.Namespace(t, config)
+	b := openWith(t, config, "")
 	var set *unstructured.Unstructured
 	update := func(patch string) func() error {
 		return func() error { return b.patch("v1beta1", set.GetName(), patch) }
